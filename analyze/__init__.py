@@ -1,0 +1,1 @@
+"""What needs only a bundle: streams, protocols, tables, findings, comparison."""

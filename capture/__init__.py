@@ -1,0 +1,1 @@
+"""What needs the node: probes, drain, samplers, snapshot, and the conversion into a bundle."""
