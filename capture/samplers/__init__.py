@@ -1,0 +1,1 @@
+"""The once-a-second readings of /proc and the cgroup files, as rows of the bundle."""
