@@ -62,10 +62,16 @@ class Node:
     budgets: dict[str, Any] = field(default_factory=dict)
     start_ns: int = 0
     end_ns: int = 0
-    stop_reason: str = ""  # 'duration', 'interrupt', 'command', 'disk_budget', 'memory_budget', 'end_of_file', 'recovered'
+    stop_reason: str = (
+        ""  # 'duration', 'interrupt', 'command', 'disk_budget', 'memory_budget', 'end_of_file', 'recovered'
+    )
     probes: list[ProbeStatus] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)  # what a reader must know: "no Kubernetes API: ...", "io_uring used by ..."
-    facts: dict[str, Any] = field(default_factory=dict)  # cost figures, header source, capture files, alignment
+    notes: list[str] = field(
+        default_factory=list
+    )  # what a reader must know: "no Kubernetes API: ...", "io_uring used by ..."
+    facts: dict[str, Any] = field(
+        default_factory=dict
+    )  # cost figures, header source, capture files, alignment
 
 
 @dataclass

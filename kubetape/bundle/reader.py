@@ -65,7 +65,9 @@ class Bundle:
         except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
             self._map.seek(0)
             begins = self._map.read(4) == b"PK\x03\x04"
-            raise self._error("it was cut off while being copied; copy it again" if begins else "not a ZIP file") from error
+            raise self._error(
+                "it was cut off while being copied; copy it again" if begins else "not a ZIP file"
+            ) from error
         members: dict[str, _Member] = {}
         for entry in entries:
             if entry.compress_type != zipfile.ZIP_STORED:
@@ -127,7 +129,9 @@ class Bundle:
         except (pa.ArrowException, OSError, ValueError) as error:
             raise self._error(f"table {name} is damaged ({str(error).splitlines()[0]})") from error
         if data.num_rows != self.manifest.tables[name].rows:
-            raise self._error(f"table {name} has {data.num_rows} rows, its manifest says {self.manifest.tables[name].rows}")
+            raise self._error(
+                f"table {name} has {data.num_rows} rows, its manifest says {self.manifest.tables[name].rows}"
+            )
         if schema is None:
             return data
         result = {}
@@ -139,7 +143,9 @@ class Bundle:
                     try:
                         values = values.cast(field.type)
                     except pa.ArrowException as error:
-                        raise self._error(f"table {name}, column {column}: {values.type}, not {field.type}") from error
+                        raise self._error(
+                            f"table {name}, column {column}: {values.type}, not {field.type}"
+                        ) from error
             elif field.nullable:
                 values = pa.nulls(data.num_rows, field.type)
             else:

@@ -65,7 +65,10 @@ ts_ns int64 CLOCK_MONOTONIC of the node, ns
 
 _ALL = [
     # ---- sockets ----------------------------------------------------------------------------------
-    _t("connection", "one socket's connection seen from one node (both ends on one node: two rows)", """
+    _t(
+        "connection",
+        "one socket's connection seen from one node (both ends on one node: two rows)",
+        """
 node label name of the node
 connection_id int64 unique in the bundle, never reused
 transport label 'tcp' or 'udp' or 'unix'
@@ -83,9 +86,14 @@ end_ns int64 CLOCK_MONOTONIC when it was closed | still open when the recording 
 existed_before bool listed at the start of the recording
 close_reason label 'fin', 'reset_sent', 'reset_received', 'timeout', 'open' | not known
 encapsulation label outer headers unwrapped by the import, as 'vxlan:42', 'vlan:7' | none
-""", "node connection_id"),
-    _t("socket_data", "one completed socket read or write (from captures: one segment in stream order, or one datagram)",
-       _EVENT + """
+""",
+        "node connection_id",
+    ),
+    _t(
+        "socket_data",
+        "one completed socket read or write (from captures: one segment in stream order, or one datagram)",
+        _EVENT
+        + """
 connection_id int64 connection.connection_id
 direction label 'send' (local to remote) or 'receive'; of a wire connection 'send' is client to server
 position int64 stream position of the first byte; 0 for datagrams
@@ -97,8 +105,14 @@ pid int32 process | wire
 tid int32 thread | wire
 duration_ns int64 time spent inside the call, ns | not measured
 retransmitted_bytes int64 bytes of this row that were sent more than once (wire) | not known
-""", "node ts_ns"),
-    _t("tcp_event", "one thing that happened to a TCP connection or a packet", _EVENT + """
+""",
+        "node ts_ns",
+    ),
+    _t(
+        "tcp_event",
+        "one thing that happened to a TCP connection or a packet",
+        _EVENT
+        + """
 connection_id int64 connection.connection_id | the packet belongs to no connection seen
 kind label 'state', 'retransmit', 'reset_sent', 'reset_received', 'drop', 'connect', 'listen_overflow', 'zero_window', 'out_of_order', 'duplicate_ack', 'keep_alive', 'lost_segment'
 detail label state: 'SYN_SENT>ESTABLISHED'; retransmit: 'syn','synack','fast','timeout','tail_loss','other'; drop: kernel's reason; connect: 'ok','refused','timeout','unreachable','reset' | none
@@ -113,9 +127,14 @@ remote_port int32 as in connection | not known
 netns_id int64 inode of the network namespace | not known
 pid int32 process on whose behalf, where the kernel knows | in interrupt context
 symbol label kernel function where a drop happened | not a drop
-""", "node ts_ns"),
-    _t("tcp_sample", "the kernel's own numbers of one TCP connection at one moment (from captures: one RTT measured)",
-       _EVENT + """
+""",
+        "node ts_ns",
+    ),
+    _t(
+        "tcp_sample",
+        "the kernel's own numbers of one TCP connection at one moment (from captures: one RTT measured)",
+        _EVENT
+        + """
 connection_id int64 connection.connection_id
 reason label 'periodic', 'close', 'end', 'start', 'wire'
 direction label wire: whose data was acknowledged ('send': the client's) | kernel samples
@@ -139,8 +158,14 @@ send_queue_bytes int64 written but not acknowledged | not known
 receive_queue_bytes int64 received but not read | not known
 send_window_bytes int64 window the peer offers | not known
 receive_window_bytes int64 window offered to the peer | not known
-""", "node ts_ns"),
-    _t("udp_sample", "counters of one UDP socket at close or at the end", _EVENT + """
+""",
+        "node ts_ns",
+    ),
+    _t(
+        "udp_sample",
+        "counters of one UDP socket at close or at the end",
+        _EVENT
+        + """
 connection_id int64 connection.connection_id
 reason label 'close' or 'end'
 sent_count int64 datagrams sent
@@ -148,8 +173,14 @@ received_count int64 datagrams received
 sent_bytes int64 payload bytes
 received_bytes int64 payload bytes
 drop_count int64 datagrams dropped for want of room
-""", "node ts_ns"),
-    _t("listener", "one listening socket", _EVENT + """
+""",
+        "node ts_ns",
+    ),
+    _t(
+        "listener",
+        "one listening socket",
+        _EVENT
+        + """
 netns_id int64 network namespace
 transport label 'tcp' or 'udp'
 local_ip string address, '0.0.0.0' or '::' for any
@@ -158,9 +189,15 @@ pid int32 owner | not found
 cgroup_id int64 owner's cgroup | not found
 backlog_count int32 connections waiting to be accepted | udp
 backlog_max int32 limit of the accept queue | udp
-""", "node ts_ns"),
+""",
+        "node ts_ns",
+    ),
     # ---- scheduler, processes -------------------------------------------------------------------------
-    _t("sched_slice", "one interval of one thread in one scheduler state", _EVENT + """
+    _t(
+        "sched_slice",
+        "one interval of one thread in one scheduler state",
+        _EVENT
+        + """
 duration_ns int64 length, ns
 pid int32 process
 tid int32 thread
@@ -170,15 +207,26 @@ syscall label system call the thread is in while off the CPU | in no system call
 wait_connection_id int64 connection the system call waits on | none or not known
 waker_tid int32 thread that woke it | not woken
 stack_id int64 stack.stack_id where it went to sleep | not sampled
-""", "node ts_ns"),
-    _t("stack_sample", "one CPU sample: what a thread was executing", _EVENT + """
+""",
+        "node ts_ns",
+    ),
+    _t(
+        "stack_sample",
+        "one CPU sample: what a thread was executing",
+        _EVENT
+        + """
 pid int32 process
 tid int32 thread
 cpu int16 CPU
 stack_id int64 stack.stack_id
 weight_ns int64 CPU time one sample stands for, ns
-""", "node ts_ns"),
-    _t("stack", "one frame of one stack, frame 0 is the innermost", """
+""",
+        "node ts_ns",
+    ),
+    _t(
+        "stack",
+        "one frame of one stack, frame 0 is the innermost",
+        """
 node label name of the node
 stack_id int64 unique in the bundle
 depth int16 0 is the innermost frame
@@ -187,8 +235,13 @@ address int64 address
 symbol string function, or module+offset where there is no symbol
 module string file mapped there | kernel or unknown
 basis label 'elf', 'kallsyms', 'perf-map', 'offset', 'unknown'
-""", "node stack_id depth"),
-    _t("process", "one process seen", """
+""",
+        "node stack_id depth",
+    ),
+    _t(
+        "process",
+        "one process seen",
+        """
 node label name of the node
 pid int32 process, host pid namespace
 start_ns int64 CLOCK_MONOTONIC of its start | not known
@@ -206,8 +259,14 @@ exit_signal int32 signal that ended it | alive or exited
 executable_deleted bool the program's file is gone from disk | not known
 namespace_pid int32 pid in its own pid namespace | not known
 uses_io_uring bool has an io_uring, whose transfers carry no payload here | not known
-""", "node pid"),
-    _t("process_event", "one exec, fork, exit or OOM kill", _EVENT + """
+""",
+        "node pid",
+    ),
+    _t(
+        "process_event",
+        "one exec, fork, exit or OOM kill",
+        _EVENT
+        + """
 kind label 'exec', 'fork', 'exit', 'oom_kill'
 pid int32 process
 tid int32 thread
@@ -218,14 +277,24 @@ arguments string command line | not an exec or policy
 cgroup_id int64 cgroup | not known
 exit_code int32 exit status | not an exit
 exit_signal int32 signal | not ended by one
-""", "node ts_ns"),
-    _t("thread", "one thread seen", """
+""",
+        "node ts_ns",
+    ),
+    _t(
+        "thread",
+        "one thread seen",
+        """
 node label name of the node
 tid int32 thread
 pid int32 process
 command string comm of the thread
-""", "node pid tid"),
-    _t("cgroup", "one cgroup", """
+""",
+        "node pid tid",
+    ),
+    _t(
+        "cgroup",
+        "one cgroup",
+        """
 node label name of the node
 cgroup_id int64 cgroup v2 id (inode of its folder in the unified tree), or the inode in the v1 hierarchy named
 hierarchy label 'v2' or the v1 controller
@@ -233,8 +302,13 @@ path string path below the hierarchy's root as the kernel shows it
 container_id string container named by the path | not a container
 pod_uid string pod named by the path | not a pod
 runtime label 'containerd', 'cri-o', 'docker', 'podman' | not told by the path
-""", "node cgroup_id"),
-    _t("container", "one container as the node's runtime knows it", """
+""",
+        "node cgroup_id",
+    ),
+    _t(
+        "container",
+        "one container as the node's runtime knows it",
+        """
 node label name of the node
 container_id string id
 name string container name | not known
@@ -246,8 +320,13 @@ pid int32 first process | not running
 cgroup_path string cgroup path | not known
 netns_id int64 network namespace | not known
 source label 'kubernetes', 'kubelet', 'runtime', 'cgroup'
-""", "node container_id"),
-    _t("uprobe_target", "one program or library looked at for TLS probes, or one process whose TLS cannot be read", """
+""",
+        "node container_id",
+    ),
+    _t(
+        "uprobe_target",
+        "one program or library looked at for TLS probes, or one process whose TLS cannot be read",
+        """
 node label name of the node
 path string file as seen from the host
 inode int64 inode
@@ -256,8 +335,14 @@ pid int32 a process that uses it
 status label 'attached', 'not_readable', 'no_symbols', 'unsupported'
 reason string why not | attached
 symbol_count int32 probes attached
-""", "node path"),
-    _t("block_io", "one block device request", _EVENT + """
+""",
+        "node path",
+    ),
+    _t(
+        "block_io",
+        "one block device request",
+        _EVENT
+        + """
 device label device name
 operation label 'read', 'write', 'flush', 'discard'
 size_bytes int64 bytes
@@ -265,9 +350,15 @@ queue_ns int64 time before the device got it, ns | not measured
 duration_ns int64 time on the device, ns
 pid int32 process that asked | write-back
 command string its comm | write-back
-""", "node ts_ns"),
+""",
+        "node ts_ns",
+    ),
     # ---- samplers, every second -----------------------------------------------------------------------
-    _t("node_sample", "the node at one second; counters count since boot", _EVENT + """
+    _t(
+        "node_sample",
+        "the node at one second; counters count since boot",
+        _EVENT
+        + """
 load1 float64 load average over one minute
 running_count int32 threads runnable
 blocked_count int32 threads in uninterruptible sleep
@@ -293,8 +384,14 @@ psi_io_some_ns int64 PSI io some total, ns | kernel without PSI
 psi_io_full_ns int64 PSI io full total, ns | kernel without PSI
 file_handle_count int64 open files of the node
 file_handle_max int64 their limit
-""", "node ts_ns"),
-    _t("cpu_sample", "one CPU at one second; counters since boot, ns", _EVENT + """
+""",
+        "node ts_ns",
+    ),
+    _t(
+        "cpu_sample",
+        "one CPU at one second; counters since boot, ns",
+        _EVENT
+        + """
 cpu int16 CPU
 user_ns int64 user
 nice_ns int64 nice
@@ -307,8 +404,14 @@ steal_ns int64 steal
 softnet_processed_count int64 packets taken from the backlog | no softnet file
 softnet_dropped_count int64 packets dropped for want of backlog | no softnet file
 softnet_squeezed_count int64 times the budget ran out | no softnet file
-""", "node ts_ns"),
-    _t("disk_sample", "one block device at one second; counters since boot", _EVENT + """
+""",
+        "node ts_ns",
+    ),
+    _t(
+        "disk_sample",
+        "one block device at one second; counters since boot",
+        _EVENT
+        + """
 device label device
 read_count int64 reads done
 read_bytes int64 bytes read
@@ -318,8 +421,14 @@ write_bytes int64 bytes written
 write_time_ns int64 time writing
 in_flight_count int32 requests now in flight
 busy_ns int64 time with requests in flight
-""", "node ts_ns"),
-    _t("filesystem_sample", "one mounted file system at the start and end", _EVENT + """
+""",
+        "node ts_ns",
+    ),
+    _t(
+        "filesystem_sample",
+        "one mounted file system at the start and end",
+        _EVENT
+        + """
 mount_point string where it is mounted
 device string device
 type label file system type
@@ -327,8 +436,14 @@ size_bytes int64 size
 free_bytes int64 free to unprivileged users
 inode_count int64 inodes
 inode_free_count int64 free inodes
-""", "node ts_ns"),
-    _t("interface_sample", "one network interface of one network namespace at one second; counters since it was made", _EVENT + """
+""",
+        "node ts_ns",
+    ),
+    _t(
+        "interface_sample",
+        "one network interface of one network namespace at one second; counters since it was made",
+        _EVENT
+        + """
 netns_id int64 network namespace
 interface label name
 interface_index int32 ifindex
@@ -345,21 +460,39 @@ sent_packets int64 packets
 sent_errors int64 errors
 sent_drops int64 drops
 queue_drops int64 dropped by the queueing discipline | not read
-""", "node ts_ns"),
-    _t("protocol_counter", "one counter of /proc/net/snmp, snmp6 or netstat of one network namespace at one second", _EVENT + """
+""",
+        "node ts_ns",
+    ),
+    _t(
+        "protocol_counter",
+        "one counter of /proc/net/snmp, snmp6 or netstat of one network namespace at one second",
+        _EVENT
+        + """
 netns_id int64 network namespace
 counter label group and name: 'Tcp.RetransSegs', 'TcpExt.ListenOverflows'
 value int64 value since the namespace was made
-""", "node ts_ns"),
-    _t("conntrack_sample", "connection tracking of one network namespace at one second", _EVENT + """
+""",
+        "node ts_ns",
+    ),
+    _t(
+        "conntrack_sample",
+        "connection tracking of one network namespace at one second",
+        _EVENT
+        + """
 netns_id int64 network namespace
 entry_count int64 entries
 entry_max int64 limit
 insert_failed_count int64 insertions refused | no statistics
 drop_count int64 packets dropped for want of an entry | no statistics
 early_drop_count int64 entries thrown out early | no statistics
-""", "node ts_ns"),
-    _t("conntrack", "one tracked connection with its translation, at the start, at the end or when it was seen", _EVENT + """
+""",
+        "node ts_ns",
+    ),
+    _t(
+        "conntrack",
+        "one tracked connection with its translation, at the start, at the end or when it was seen",
+        _EVENT
+        + """
 netns_id int64 network namespace
 transport label 'tcp' or 'udp'
 original_source_ip string as the client sent it
@@ -370,8 +503,14 @@ reply_source_ip string who answers
 reply_source_port int32 who answers
 reply_destination_ip string to whom it answers
 reply_destination_port int32 to whom it answers
-""", "node ts_ns"),
-    _t("cgroup_sample", "one container's cgroup at one second; counters since it was made", _EVENT + """
+""",
+        "node ts_ns",
+    ),
+    _t(
+        "cgroup_sample",
+        "one container's cgroup at one second; counters since it was made",
+        _EVENT
+        + """
 cgroup_id int64 cgroup.cgroup_id
 cpu_usage_ns int64 CPU time | controller absent
 cpu_user_ns int64 CPU time in user mode | controller absent
@@ -395,31 +534,54 @@ io_write_bytes int64 bytes written | controller absent
 psi_cpu_some_ns int64 PSI | kernel without it or v1
 psi_memory_some_ns int64 PSI | kernel without it or v1
 psi_io_some_ns int64 PSI | kernel without it or v1
-""", "node ts_ns"),
-    _t("process_sample", "one of the busiest processes at one second", _EVENT + """
+""",
+        "node ts_ns",
+    ),
+    _t(
+        "process_sample",
+        "one of the busiest processes at one second",
+        _EVENT
+        + """
 pid int32 process
 command string comm
 cpu_ns int64 CPU time since its start, ns
 memory_bytes int64 resident memory
 thread_count int32 threads
 file_count int32 open files | not readable
-""", "node ts_ns"),
-    _t("neighbour", "one entry of a neighbour (ARP, NDP) table", _EVENT + """
+""",
+        "node ts_ns",
+    ),
+    _t(
+        "neighbour",
+        "one entry of a neighbour (ARP, NDP) table",
+        _EVENT
+        + """
 netns_id int64 network namespace
 ip string address
 mac string hardware address | incomplete
 interface label interface
 state label 'reachable', 'stale', 'failed', ... | not known
-""", "node ts_ns"),
-    _t("route", "one route", _EVENT + """
+""",
+        "node ts_ns",
+    ),
+    _t(
+        "route",
+        "one route",
+        _EVENT
+        + """
 netns_id int64 network namespace
 destination string prefix
 gateway string next hop | on link
 interface label interface
 metric int32 metric | none
-""", "node ts_ns"),
+""",
+        "node ts_ns",
+    ),
     # ---- Kubernetes -----------------------------------------------------------------------------------
-    _t("k8s_object", "one Kubernetes object as JSON, without secrets, environment values and managed fields", """
+    _t(
+        "k8s_object",
+        "one Kubernetes object as JSON, without secrets, environment values and managed fields",
+        """
 kind label kind
 api_version label group and version
 namespace string namespace | cluster-scoped
@@ -429,8 +591,13 @@ taken label 'start', 'end', 'watch' or 'file'
 observed_ns int64 realtime clock, ns since 1970
 deleted bool a watch said it was deleted
 object json the object
-""", "kind namespace name"),
-    _t("k8s_pod", "one pod (the newest state seen; an address used by several pods in turn has a row for each)", """
+""",
+        "kind namespace name",
+    ),
+    _t(
+        "k8s_pod",
+        "one pod (the newest state seen; an address used by several pods in turn has a row for each)",
+        """
 namespace string namespace
 name string name
 uid string uid
@@ -456,8 +623,13 @@ started_ns int64 realtime, ns | not started
 deleted_ns int64 realtime when the deletion began or was seen, ns | alive
 valid_from_ns int64 realtime from which its address is its own | not known
 valid_to_ns int64 realtime until which | still
-""", "namespace name"),
-    _t("k8s_container", "one container of a pod", """
+""",
+        "namespace name",
+    ),
+    _t(
+        "k8s_container",
+        "one container of a pod",
+        """
 namespace string namespace
 pod_name string pod
 pod_uid string pod
@@ -481,8 +653,13 @@ cpu_limit_cores float64 limit | none
 memory_request_bytes int64 request | none
 memory_limit_bytes int64 limit | none
 ports string containerPort/protocol, joined by blanks | none
-""", "namespace pod_name name"),
-    _t("k8s_service", "one port of one service (a service without ports: one row)", """
+""",
+        "namespace pod_name name",
+    ),
+    _t(
+        "k8s_service",
+        "one port of one service (a service without ports: one row)",
+        """
 namespace string namespace
 name string name
 uid string uid
@@ -498,8 +675,13 @@ target_port string port number or name of the pod | no ports
 node_port int32 NodePort | none
 app_protocol label appProtocol | not given
 selector json selector | none
-""", "namespace name port"),
-    _t("k8s_endpoint", "one address and port behind a service", """
+""",
+        "namespace name port",
+    ),
+    _t(
+        "k8s_endpoint",
+        "one address and port behind a service",
+        """
 namespace string namespace
 service string service
 slice string EndpointSlice, or Endpoints object
@@ -513,8 +695,13 @@ ready bool ready
 serving bool serving | not given
 terminating bool terminating | not given
 zone label zone | not given
-""", "namespace service ip port"),
-    _t("k8s_node", "one node", """
+""",
+        "namespace service ip port",
+    ),
+    _t(
+        "k8s_node",
+        "one node",
+        """
 name string name
 uid string uid
 ips string addresses, joined by blanks
@@ -541,8 +728,13 @@ memory_bytes int64 capacity
 cpu_allocatable_cores float64 allocatable
 memory_allocatable_bytes int64 allocatable
 pod_capacity int32 pods
-""", "name"),
-    _t("k8s_workload", "one workload (Deployment, ReplicaSet, StatefulSet, DaemonSet, Job, CronJob, Rollout)", """
+""",
+        "name",
+    ),
+    _t(
+        "k8s_workload",
+        "one workload (Deployment, ReplicaSet, StatefulSet, DaemonSet, Job, CronJob, Rollout)",
+        """
 kind label kind
 namespace string namespace
 name string name
@@ -558,8 +750,13 @@ selector json selector | none
 paused bool rollout paused | not applicable
 conditions json conditions | none
 created_ns int64 realtime | not given
-""", "kind namespace name"),
-    _t("k8s_event", "one Kubernetes event", """
+""",
+        "kind namespace name",
+    ),
+    _t(
+        "k8s_event",
+        "one Kubernetes event",
+        """
 namespace string namespace
 kind label kind of the object concerned
 name string name of the object concerned
@@ -571,22 +768,36 @@ first_ns int64 realtime | not given
 last_ns int64 realtime | not given
 component label who reports | not given
 host string node of the reporter | not given
-""", "last_ns"),
+""",
+        "last_ns",
+    ),
     # ---- about the recording itself --------------------------------------------------------------------
-    _t("heartbeat", "one second of the recorder's own life: proof that it was recording", _EVENT + """
+    _t(
+        "heartbeat",
+        "one second of the recorder's own life: proof that it was recording",
+        _EVENT
+        + """
 events_count int64 events drained so far
 lost_count int64 events lost so far, all probes
 spool_bytes int64 bytes in the spool
 backlog_bytes int64 bytes waiting in the ring
 cpu_ns int64 CPU time the recorder used so far
-""", "node ts_ns"),
-    _t("loss", "events a probe lost on one CPU, or thinned on purpose, in one second", _EVENT + """
+""",
+        "node ts_ns",
+    ),
+    _t(
+        "loss",
+        "events a probe lost on one CPU, or thinned on purpose, in one second",
+        _EVENT
+        + """
 probe label probe
 cpu int16 CPU | counted for all
 reason label 'ring_full', 'map_full', 'thinned', 'spool_budget'
 lost_count int64 events
 lost_bytes int64 payload bytes of them | not known
-""", "node ts_ns"),
+""",
+        "node ts_ns",
+    ),
 ]
 
 TABLES: dict[str, Table] = {t.name: t for t in sorted(_ALL, key=lambda t: t.name)}
@@ -610,5 +821,8 @@ def arrow_schema(table: Table) -> Any:
         "json": pa.string(),
     }
     return pa.schema(
-        [pa.field(c.name, types[c.type], nullable=bool(c.null), metadata={"doc": c.doc}) for c in table.columns]
+        [
+            pa.field(c.name, types[c.type], nullable=bool(c.null), metadata={"doc": c.doc})
+            for c in table.columns
+        ]
     )

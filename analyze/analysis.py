@@ -1,0 +1,172 @@
+"""One bundle opened for questions: raw tables as views, derived tables made when a query first needs them.
+
+Derived tables are one file each in `analyze/sql/`, named as the table. Its header says what one row is, what it
+reads and every column; `tables.py` reads it. `request` and `coverage` start as Arrow tables from
+`requests.py`, under the names `_request` and `_coverage`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from kubetape.analyze.tables import DERIVED_TABLES, DerivedTable, parameters
+from kubetape.bundle import TABLES
+from kubetape.bundle.reader import Bundle
+from kubetape.errors import QueryError
+
+_WORD = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
+
+
+class Analysis:
+    """A bundle with its derived tables in an in-memory DuckDB.
+
+    `query` answers SQL over raw and derived tables (names: DESIGN of the bundle and docs/tables.md).
+    Not safe for use from several threads.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.bundle = Bundle(path)
+        self.database = duckdb.connect(":memory:")
+        # Times in results are UTC on every machine, and the bundle is the only input: no files, no extensions.
+        self.database.execute("SET TimeZone = 'UTC'")
+        self.database.execute("SET enable_external_access = false")
+        self._made: set[str] = set()
+        self._making: list[str] = []
+        self._registered: list[Any] = []  # DuckDB reads registered Arrow tables in place; keep them alive
+        for name, value in parameters().items():
+            self.database.execute(f"SET VARIABLE {name} = {value!r}")
+        self.register("manifest_node", self._manifest_nodes())
+        self.register("probe", self._probes())
+        self._made |= {"manifest_node", "probe"}
+
+    def register(self, name: str, table: Any) -> None:
+        """Make an Arrow table visible under `name`."""
+        self._registered.append(table)
+        self.database.register(name, table)
+        self._made.add(name)
+
+    def table_names(self) -> list[str]:
+        return sorted({*TABLES, *self.bundle.table_names, *DERIVED_TABLES, "manifest_node", "probe"})
+
+    def query(self, text: str) -> Any:
+        """The result of one SQL statement as pyarrow.Table. Raises QueryError with DuckDB's reason in one line."""
+        for word in dict.fromkeys(_WORD.findall(text)):
+            self.need(word.lower())
+        try:
+            return self.database.execute(text).to_arrow_table()
+        except (duckdb.Error, RuntimeError) as error:
+            reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "unknown error")
+            raise QueryError(f"the query was refused: {reason}") from error
+
+    def need(self, name: str) -> None:
+        """Make the table `name` and all it reads, if it is one of ours and not there yet."""
+        if name in self._made:
+            return
+        if name in self._making:
+            raise RuntimeError(f"derived tables depend on each other: {' -> '.join([*self._making, name])}")
+        if name in ("_request", "_coverage"):
+            self._decode()
+        elif name in DERIVED_TABLES:
+            self._making.append(name)
+            table = DERIVED_TABLES[name]
+            for other in table.inputs:
+                self.need(other)
+            self._create(table)
+            self._making.pop()
+        elif name in TABLES or name in self.bundle.table_names:
+            self.register(name, self.bundle.table(name))
+        else:
+            return
+        self._made.add(name)
+
+    def _create(self, table: DerivedTable) -> None:
+        self.database.execute(f"CREATE TABLE {table.name} AS\n{table.body}")
+
+    def _decode(self) -> None:
+        from kubetape.analyze.requests import decode_all
+        from kubetape.analyze.streams import StreamIndex
+
+        connections = self.bundle.table("connection")
+        data = self.bundle.table("socket_data", list(StreamIndex.COLUMNS))
+        decoded = decode_all(connections, data)
+        self.register("_request", self._to_realtime(decoded.request))
+        self.register("_coverage", decoded.coverage)
+
+    def _to_realtime(self, request: Any) -> Any:
+        """The time columns of `request` from each node's monotonic clock to nanoseconds since 1970."""
+        codes = request.column("node").combine_chunks()
+        names, indices = codes.dictionary.to_pylist(), codes.indices.to_numpy(zero_copy_only=False)
+        for column in ("start_ns", "request_end_ns", "response_start_ns", "end_ns"):
+            values = request.column(column)
+            known = values.is_valid().to_numpy()
+            times = values.fill_null(0).to_numpy().copy()
+            for code, name in enumerate(names):
+                mine = (indices == code) & known
+                times[mine] = self.realtime(name, times[mine])
+            place = request.schema.get_field_index(column)
+            request = request.set_column(place, request.schema.field(place), pa.array(times, mask=~known))
+        return request
+
+    def realtime(self, node: str, monotonic_ns: Any) -> Any:
+        """int64 array of CLOCK_MONOTONIC of `node` as nanoseconds since 1970, between the manifest's clock anchors."""
+        anchors = next((n.clock for n in self.bundle.manifest.nodes if n.name == node), [])
+        monotonic_ns = np.asarray(monotonic_ns, np.int64)
+        if not anchors:
+            return monotonic_ns
+        at = np.array([a.monotonic_ns for a in anchors], np.int64)
+        offset = np.array([a.realtime_ns - a.monotonic_ns for a in anchors], np.int64)
+        # Offsets, not times, are interpolated: float64 holds their differences exactly enough.
+        shift = np.interp(
+            monotonic_ns.astype(np.float64), at.astype(np.float64), (offset - offset[0]).astype(np.float64)
+        )
+        return monotonic_ns + offset[0] + np.round(shift).astype(np.int64)
+
+    def _manifest_nodes(self) -> Any:
+        rows = []
+        for node in self.bundle.manifest.nodes:
+            first = node.clock[0] if node.clock else None
+            offset = first.realtime_ns - first.monotonic_ns if first else 0
+            rows.append(
+                {
+                    "node": node.name,
+                    "source": node.source,
+                    "kernel": node.kernel,
+                    "distribution": node.distribution,
+                    "cpu_count": node.cpu_count,
+                    "memory_bytes": node.memory_bytes,
+                    "start_ns": node.start_ns + offset,
+                    "end_ns": node.end_ns + offset,
+                    "duration_ns": node.end_ns - node.start_ns,
+                    "clock_offset_ns": offset,
+                    "stop_reason": node.stop_reason,
+                    "notes": node.notes,
+                }
+            )
+        schema = pa.schema(
+            [(k, pa.string()) for k in ("node", "source", "kernel", "distribution")]
+            + [
+                (k, pa.int64())
+                for k in ("cpu_count", "memory_bytes", "start_ns", "end_ns", "duration_ns", "clock_offset_ns")
+            ]
+            + [("stop_reason", pa.string()), ("notes", pa.list_(pa.string()))]
+        )
+        return pa.Table.from_pylist(rows, schema=schema)
+
+    def _probes(self) -> Any:
+        texts, counts = (
+            ("probe", "mechanism", "status", "reason", "cost"),
+            ("event_count", "lost_count", "truncated_count"),
+        )
+        rows = [
+            {"node": node.name, **{k: getattr(p, k) for k in (*texts, *counts)}}
+            for node in self.bundle.manifest.nodes
+            for p in node.probes
+        ]
+        schema = pa.schema([(k, pa.string()) for k in ("node", *texts)] + [(k, pa.int64()) for k in counts])
+        return pa.Table.from_pylist(rows, schema=schema)

@@ -1,0 +1,18 @@
+"""The registry of protocols. A new protocol is a folder, one name here, and its tests."""
+
+from __future__ import annotations
+
+import importlib
+from functools import cache
+
+from kubetape.analyze.protocols.contract import Protocol
+
+# Folders below analyze/protocols, each with a `PROTOCOL`. Keep this list sorted, one line each.
+FOLDERS: tuple[str, ...] = ()
+
+
+@cache
+def registry() -> dict[str, Protocol]:
+    """Name -> Protocol, in the order of FOLDERS."""
+    protocols = (importlib.import_module(f"kubetape.analyze.protocols.{name}").PROTOCOL for name in FOLDERS)
+    return {protocol.name: protocol for protocol in protocols}

@@ -1,0 +1,357 @@
+"""The one loop of all protocols: which protocol a connection speaks, and its frames in order.
+
+Strategy: both directions are read as two cursors over runs of captured bytes; the cursor whose next byte
+was seen first moves. A frame that ends past the captured bytes moves its cursor behind it, over the gap. After
+bytes that are no frame, or a gap in unknown territory, the decoder is asked for the next boundary.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from typing import Any
+
+from kubetape.analyze.protocols.contract import (
+    CLIENT,
+    CUT,
+    SERVER,
+    WAIT,
+    Connection,
+    Decoder,
+    Protocol,
+    Request,
+    Sample,
+    Side,
+)
+from kubetape.analyze.streams import ConnectionStreams, Stream
+
+SAMPLE_BYTES = 4096
+SAMPLE_RUNS = 8  # places looked at in the rest of the connection
+MIN_SCORE = 0.5
+# A candidate whose decoding leaves more than this share of the bytes unread gives way to the runner-up.
+MAX_UNREAD_SHARE = 0.5
+
+
+@dataclass(slots=True)
+class Endpoints:
+    """Addresses of a connection with roles, and whether those roles are known (else detection decides)."""
+
+    client_ip: str
+    client_port: int
+    server_ip: str
+    server_port: int
+    known: bool
+
+
+@dataclass(slots=True)
+class Decoded:
+    """The result for one connection.
+
+    swapped: detection found the roles the other way round. unread_bytes: captured but in no frame;
+    opaque_bytes: captured after the connection went encrypted or tunnelled.
+    """
+
+    protocol: str | None
+    score: float
+    runner_up: str | None
+    runner_up_score: float
+    swapped: bool = False
+    frame_count: int = 0
+    unread_bytes: int = 0
+    opaque_bytes: int = 0
+    rows: list[Request] = field(default_factory=list)
+    protocols: list[str] = field(default_factory=list)
+
+
+class _Cursor:
+    """Where one direction is being read."""
+
+    __slots__ = ("in_sync", "index", "offset", "runs", "stream")
+
+    def __init__(self, stream: Stream, in_sync: bool) -> None:
+        self.stream, self.runs = stream, stream.runs
+        self.index = self.offset = 0
+        self.in_sync = in_sync
+
+    @property
+    def position(self) -> int:
+        run = self.runs[self.index]
+        return run.position + self.offset
+
+    def done(self) -> bool:
+        return self.index >= len(self.runs)
+
+    def move_to(self, position: int) -> None:
+        """To the first captured byte at or behind `position`."""
+        runs = self.runs
+        while self.index < len(runs):
+            run = runs[self.index]
+            if position < run.position + len(run.data):
+                self.offset = max(0, position - run.position)
+                return
+            self.index += 1
+        self.offset = 0
+
+    def rest_bytes(self) -> int:
+        if self.done():
+            return 0
+        return sum(len(r.data) for r in self.runs[self.index :]) - self.offset
+
+
+def decode_connection(
+    streams: ConnectionStreams,
+    ends: Endpoints,
+    send_is_client: bool,
+    from_start: bool,
+    registry: dict[str, Protocol],
+    shared: dict[str, dict[Any, Any]],
+) -> Decoded:
+    """Decode one connection: detect, decode with the best candidate, fall back to the runner-up if it does not fit.
+
+    send_is_client: the `send` direction carries the client's bytes. shared: per protocol, see Connection.shared.
+    """
+    pair = (streams.send, streams.receive) if send_is_client else (streams.receive, streams.send)
+    transport = "udp" if streams.datagrams else "tcp"
+    ranked = _rank(pair, ends, streams.datagrams, from_start, registry, transport)
+    best: Decoded | None = None
+    for place, (score, name, swapped) in enumerate(ranked[:3]):
+        if score < MIN_SCORE:
+            break
+        runner_up = next(((s, n) for s, n, _ in ranked if n != name), (0.0, None))
+        result = Decoded(name, score, runner_up[1], runner_up[0], swapped)
+        connection = _connection(streams, pair, ends, swapped, from_start, shared.setdefault(name, {}))
+        _run(name, connection, result, registry, shared)
+        if best is None or (result.frame_count > 0 and result.unread_bytes < best.unread_bytes):
+            best = result
+        seen = pair[0].seen_bytes + pair[1].seen_bytes
+        if best.frame_count and best.unread_bytes <= seen * MAX_UNREAD_SHARE or place == len(ranked) - 1:
+            break
+    if best is None or not best.frame_count:
+        top = ranked[0] if ranked else (0.0, None, False)
+        return Decoded(None, 0.0, top[1], top[0], unread_bytes=pair[0].seen_bytes + pair[1].seen_bytes)
+    return best
+
+
+def _connection(
+    streams: ConnectionStreams,
+    pair: tuple[Stream, Stream],
+    ends: Endpoints,
+    swapped: bool,
+    from_start: bool,
+    shared: dict[Any, Any],
+) -> Connection:
+    client = (ends.server_ip, ends.server_port) if swapped else (ends.client_ip, ends.client_port)
+    server = (ends.client_ip, ends.client_port) if swapped else (ends.server_ip, ends.server_port)
+    ordered = (pair[1], pair[0]) if swapped else pair
+    return Connection(streams.connection_id, *client, *server, streams.datagrams, from_start, ordered, shared)
+
+
+def _run(
+    name: str,
+    connection: Connection,
+    result: Decoded,
+    registry: dict[str, Protocol],
+    shared: dict[str, dict[Any, Any]],
+) -> None:
+    """Decode with `name`, following the protocol switches of the connection."""
+    cursors = [
+        _Cursor(stream, connection.from_start or connection.datagrams) for stream in connection.streams
+    ]
+    current: str | None = name
+    while current is not None:
+        result.protocols.append(current)
+        decoder = registry[current].decoder(connection, result.rows)
+        first_row = len(result.rows)
+        _read(decoder, cursors, result)
+        decoder.finish()
+        for row in result.rows[first_row:]:
+            row.protocol = row.protocol or current
+        current = decoder.switch_to
+        if current is None:
+            break
+        connection.carry = decoder.switch_carry
+        connection.from_start = True
+        if current == "detect":
+            current = _detect_rest(connection, cursors, registry)
+        if current is None or current not in registry:
+            result.opaque_bytes += sum(c.rest_bytes() for c in cursors)
+            break
+        connection.shared = shared.setdefault(current, {})
+
+
+def _read(decoder: Decoder, cursors: list[_Cursor], result: Decoded) -> None:
+    """Frames of both directions to the decoder until both are at their end or the protocol changes."""
+    datagrams = decoder.connection.datagrams
+    parse, on_frame = decoder.parse, decoder.on_frame
+    times = [_next_time(cursors[0]), _next_time(cursors[1])]
+    decoder.at_end = [times[0] is None, times[1] is None]
+    waiting: Side | None = None
+    side: Side
+    while decoder.switch_to is None:
+        client_time, server_time = times
+        if client_time is None:
+            if server_time is None:
+                return
+            side = SERVER
+        elif server_time is None:
+            side = CLIENT
+        elif waiting is not None:
+            side = SERVER if waiting == CLIENT else CLIENT
+        else:
+            side = CLIENT if client_time <= server_time else SERVER
+        cursor = cursors[side]
+        data, offset = cursor.runs[cursor.index].data, cursor.offset
+        if not cursor.in_sync:
+            offset = _find_boundary(decoder, side, cursor, result)
+            if offset < 0:
+                parsed: Any = None
+            else:
+                parsed = parse(side, data, offset)
+        else:
+            parsed = parse(side, data, offset)
+        if parsed.__class__ is tuple:
+            size, frame = parsed
+            position = cursor.runs[cursor.index].position + offset
+            end = position + size
+            result.frame_count += 1
+            on_frame(side, frame, cursor.stream.span(position, end))
+            if offset + size < len(data):
+                cursor.offset = offset + size
+            else:
+                _leave_run(decoder, side, cursor, end, datagrams)
+            waiting = None
+        elif parsed is WAIT:
+            if waiting is None and not decoder.at_end[1 - side]:
+                waiting = side
+                continue
+            # Nobody can go first: what stands here will never be understood.
+            _skip(decoder, side, cursor, len(data) - offset, result, datagrams)
+            waiting = None
+        elif parsed is not None:
+            rest = len(data) - offset
+            _skip(decoder, side, cursor, rest if parsed is CUT or datagrams else 1, result, datagrams)
+            waiting = None
+        times[side] = _next_time(cursor)
+        if times[side] is None:
+            decoder.at_end[side] = True
+
+
+def _find_boundary(decoder: Decoder, side: Side, cursor: _Cursor, result: Decoded) -> int:
+    """Move a cursor that lost its place to the next boundary of its run; -1: none, the cursor is at the next run."""
+    run, offset = cursor.runs[cursor.index], cursor.offset
+    found = decoder.find_boundary(side, run.data, offset)
+    skipped = (len(run.data) if found < 0 else found) - offset
+    if skipped:
+        result.unread_bytes += skipped
+        decoder.on_gap(side, run.position + offset, skipped)
+    if found < 0:
+        cursor.index += 1
+        cursor.offset = 0
+        return -1
+    cursor.offset = found
+    cursor.in_sync = True
+    return found
+
+
+def _skip(decoder: Decoder, side: Side, cursor: _Cursor, size: int, result: Decoded, datagrams: bool) -> None:
+    """Give up `size` bytes that are no frame."""
+    run = cursor.runs[cursor.index]
+    result.unread_bytes += size
+    decoder.on_gap(side, run.position + cursor.offset, size)
+    cursor.offset += size
+    cursor.in_sync = datagrams
+    if cursor.offset >= len(run.data):
+        cursor.index += 1
+        cursor.offset = 0
+
+
+def _leave_run(decoder: Decoder, side: Side, cursor: _Cursor, end: int, datagrams: bool) -> None:
+    """A frame ended with its run or behind it: go on behind the frame, over the gap if it covers it."""
+    if datagrams:
+        cursor.index += 1
+        cursor.offset = 0
+        return
+    cursor.move_to(end)
+    if not cursor.done() and (gap := cursor.position - end) > 0:
+        cursor.in_sync = False
+        decoder.on_gap(side, end, gap)
+
+
+def _next_time(cursor: _Cursor) -> int | None:
+    """When the next byte of the direction was seen; None at its end."""
+    if cursor.index >= len(cursor.runs):
+        return None
+    stream = cursor.stream
+    place = bisect_right(stream._positions, cursor.runs[cursor.index].position + cursor.offset) - 1
+    return stream._complete_ns[place if place > 0 else 0]
+
+
+# ---- detection ---------------------------------------------------------------------------------------------
+
+
+def _rank(
+    pair: tuple[Stream, Stream],
+    ends: Endpoints,
+    datagrams: bool,
+    from_start: bool,
+    registry: dict[str, Protocol],
+    transport: str,
+) -> list[tuple[float, str, bool]]:
+    """(score, protocol, swapped) of every protocol, best first; port hints decide between equal scores."""
+    heads = [_heads(stream) for stream in pair]
+    results: list[tuple[float, int, str, bool]] = []
+    for swapped in (False, True):
+        client, server = (heads[1], heads[0]) if swapped else heads
+        ports = (ends.client_port, ends.server_port)
+        sample = Sample(
+            client[0] if client else b"",
+            server[0] if server else b"",
+            client[1:],
+            server[1:],
+            ports[1] if swapped else ports[0],
+            ports[0] if swapped else ports[1],
+            datagrams,
+            from_start,
+        )
+        for protocol in registry.values():
+            if transport not in protocol.transports:
+                continue
+            score = protocol.detect(sample)
+            if swapped and ends.known:
+                # Seen connecting the other way round: only overwhelming bytes could say otherwise.
+                score = min(score, MIN_SCORE) - 0.1
+            if score > 0:
+                results.append((score, sample.server_port in protocol.ports, protocol.name, swapped))
+    results.sort(key=lambda r: (-r[0], -r[1], r[3]))
+    return [(score, name, swapped) for score, _, name, swapped in results]
+
+
+def _heads(stream: Stream) -> list[bytes]:
+    """The first bytes of the stream, then of later runs and chunks: places where a message may begin."""
+    if not stream.runs:
+        return []
+    heads = [stream.runs[0].data[:SAMPLE_BYTES]]
+    heads += [run.data[:SAMPLE_BYTES] for run in stream.runs[1 : SAMPLE_RUNS + 1]]
+    starts = stream.chunk_starts()
+    if len(heads) <= SAMPLE_RUNS and len(starts) > 1:
+        step = max(1, len(starts) // SAMPLE_RUNS)
+        run_index = 0
+        for position in starts[1::step][: SAMPLE_RUNS + 1 - len(heads)]:
+            while run_index + 1 < len(stream.runs) and stream.runs[run_index].end <= position:
+                run_index += 1
+            run = stream.runs[run_index]
+            if run.position < position < run.end:
+                heads.append(run.data[position - run.position : position - run.position + SAMPLE_BYTES])
+    return heads
+
+
+def _detect_rest(connection: Connection, cursors: list[_Cursor], registry: dict[str, Protocol]) -> str | None:
+    """The protocol of what follows the cursors; the roles stay."""
+    rests = [b"" if c.done() else c.runs[c.index].data[c.offset : c.offset + SAMPLE_BYTES] for c in cursors]
+    sample = Sample(
+        rests[0], rests[1], [], [], connection.client_port, connection.server_port, connection.datagrams, True
+    )
+    scores = sorted(
+        ((p.detect(sample), p.name) for p in registry.values() if "tcp" in p.transports), reverse=True
+    )
+    return scores[0][1] if scores and scores[0][0] >= MIN_SCORE else None

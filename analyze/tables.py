@@ -1,0 +1,83 @@
+"""The registry of derived tables: every `analyze/sql/*.sql` with the header it begins with.
+
+    -- One row: what one row is.
+    -- Inputs: tables it reads, comma separated.
+    -- Columns:
+    --   name TYPE: doc with the unit. NULL when ...
+    --   name TYPE: ...
+    SELECT ...
+
+The header is checked against the real columns by tests/unit/analyze/test_tables.py, and docs/tables.md is made of it.
+A query may use DuckDB variables for thresholds: `getvariable('slow_call_ms')`, defined in parameters().
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+
+_COLUMN = re.compile(r"--   (\w+) ([A-Z0-9\[\]]+): (.*)")
+
+
+@dataclass(frozen=True)
+class DerivedColumn:
+    name: str
+    type: str
+    doc: str
+
+
+@dataclass(frozen=True)
+class DerivedTable:
+    """name; doc: what one row is; inputs: names of tables read; columns as documented; body: the SELECT."""
+
+    name: str
+    doc: str
+    inputs: tuple[str, ...]
+    columns: tuple[DerivedColumn, ...]
+    body: str
+
+
+def parse_table(name: str, text: str) -> DerivedTable:
+    """A derived table from its file. Raises ValueError where the header lacks a part."""
+    doc, inputs, columns, part = "", "", [], ""
+    body: list[str] = []
+    for line in text.splitlines():
+        if body or not line.startswith("--"):
+            body.append(line)
+        elif line.startswith("-- One row:"):
+            doc, part = line.removeprefix("-- One row:").strip(), "doc"
+        elif line.startswith("-- Inputs:"):
+            inputs, part = line.removeprefix("-- Inputs:").strip(), "inputs"
+        elif line.startswith("-- Columns:"):
+            part = "columns"
+        elif found := _COLUMN.fullmatch(line):
+            columns.append([found[1], found[2], found[3]])
+        elif part == "columns" and columns:
+            columns[-1][2] += " " + line.removeprefix("--").strip()
+        elif part == "doc":
+            doc += " " + line.removeprefix("--").strip()
+        elif part == "inputs":
+            inputs += " " + line.removeprefix("--").strip()
+    if not doc or not inputs or not columns:
+        raise ValueError(f"{name}.sql: its header needs 'One row:', 'Inputs:' and 'Columns:'")
+    names = tuple(word.strip() for word in inputs.split(",") if word.strip() not in ("", "none"))
+    return DerivedTable(name, doc, names, tuple(DerivedColumn(*c) for c in columns), "\n".join(body))
+
+
+def _load() -> dict[str, DerivedTable]:
+    folder = files("kubetape.analyze").joinpath("sql")
+    texts = {entry.name: entry.read_text("utf8") for entry in folder.iterdir() if entry.name.endswith(".sql")}
+    return {name[:-4]: parse_table(name[:-4], text) for name, text in sorted(texts.items())}
+
+
+DERIVED_TABLES = _load()
+
+
+def parameters() -> dict[str, float]:
+    """Thresholds of the derived tables by variable name; the unit is the end of the name."""
+    return {
+        "slow_call_ms": 500.0,
+        "slow_sql_ms": 100.0,
+        "slow_dns_ms": 100.0,
+    }
