@@ -1,0 +1,27 @@
+# make demo    start a small shop with three faults, record it, explain it
+# make test    every check: style, types, layout, unit and live tests
+# Both set up everything they need on Debian 12 (as root, or through sudo).
+.PHONY: demo test bench setup lock clean-lab
+
+PYTHON := .venv/bin/python
+
+demo:
+	@tools/setup.sh demo
+	@$(PYTHON) -m tests.lab demo -o out
+
+test:
+	@tools/setup.sh test
+	@tools/check.sh
+
+bench:
+	@tools/setup.sh test
+	@$(PYTHON) -m tools.bench
+
+setup:
+	@tools/setup.sh test
+
+lock:
+	@tools/lock.sh
+
+clean-lab:
+	@$(PYTHON) -m tests.lab clean
