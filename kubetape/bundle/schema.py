@@ -446,11 +446,11 @@ inode_free_count int64 free inodes
         + """
 netns_id int64 network namespace
 interface label name
-interface_index int32 ifindex
+interface_index int32 ifindex | namespace not entered
 mac string hardware address | none
-mtu_bytes int32 MTU | not readable
+mtu_bytes int32 MTU | namespace not entered
 addresses string addresses with prefix length, joined by blanks | not read at this second
-is_up bool operational state | not known
+is_up bool operational state | not read at this second
 received_bytes int64 bytes
 received_packets int64 packets
 received_errors int64 errors
@@ -459,13 +459,13 @@ sent_bytes int64 bytes
 sent_packets int64 packets
 sent_errors int64 errors
 sent_drops int64 drops
-queue_drops int64 dropped by the queueing discipline | not read
+queue_drops int64 dropped by the queueing discipline | none, or not read at this second
 """,
         "node ts_ns",
     ),
     _t(
         "protocol_counter",
-        "one counter of /proc/net/snmp, snmp6 or netstat of one network namespace at one second",
+        "one counter of /proc/net/snmp, snmp6 or netstat of one network namespace: at the start and end, and when it changed; zeros have no row",
         _EVENT
         + """
 netns_id int64 network namespace
@@ -572,8 +572,8 @@ state label 'reachable', 'stale', 'failed', ... | not known
 netns_id int64 network namespace
 destination string prefix
 gateway string next hop | on link
-interface label interface
-metric int32 metric | none
+interface label interface, empty for none
+metric int64 metric | none
 """,
         "node ts_ns",
     ),
