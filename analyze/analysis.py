@@ -15,6 +15,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from kubetape.analyze.findings import RULES, find
 from kubetape.analyze.tables import DERIVED_TABLES, DerivedTable, parameters
 from kubetape.bundle import TABLES
 from kubetape.bundle.reader import Bundle
@@ -52,14 +53,14 @@ class Analysis:
         self._made.add(name)
 
     def table_names(self) -> list[str]:
-        return sorted({*TABLES, *self.bundle.table_names, *DERIVED_TABLES, "manifest_node", "probe"})
+        return sorted({*TABLES, *self.bundle.table_names, *DERIVED_TABLES, "finding", "manifest_node", "probe"})
 
     def query(self, text: str) -> Any:
         """The result of one SQL statement as pyarrow.Table. Raises QueryError with DuckDB's reason in one line."""
         for word in dict.fromkeys(_WORD.findall(text)):
             self.need(word.lower())
         try:
-            return self.database.execute(text).to_arrow_table()
+            return self.database.sql(text).to_arrow_table()
         except (duckdb.Error, RuntimeError) as error:
             reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "unknown error")
             raise QueryError(f"the query was refused: {reason}") from error
@@ -72,6 +73,8 @@ class Analysis:
             raise RuntimeError(f"derived tables depend on each other: {' -> '.join([*self._making, name])}")
         if name in ("_request", "_coverage"):
             self._decode()
+        elif name == "finding":
+            self._find()
         elif name in DERIVED_TABLES:
             self._making.append(name)
             table = DERIVED_TABLES[name]
@@ -97,6 +100,12 @@ class Analysis:
         decoded = decode_all(connections, data)
         self.register("_request", self._to_realtime(decoded.request))
         self.register("_coverage", decoded.coverage)
+
+    def _find(self) -> None:
+        for name in ("edge", "coverage", *(name for rule in RULES.values() for name in rule.inputs)):
+            self.need(name)
+        lost, total = self.database.execute("SELECT sum(lost_bytes), sum(total_bytes) FROM coverage").fetchall()[0]
+        self.register("finding", find(self.database, RULES.values(), (lost or 0) / (total or 1)))
 
     def _to_realtime(self, request: Any) -> Any:
         """The time columns of `request` from each node's monotonic clock to nanoseconds since 1970."""

@@ -87,7 +87,7 @@ COVERAGE_SCHEMA = pa.schema(
 
 @dataclass
 class Requests:
-    """request: rows of REQUEST_SCHEMA sorted by start_ns; coverage: rows of COVERAGE_SCHEMA, one per connection and source."""
+    """request: rows of REQUEST_SCHEMA sorted by start_ns; coverage: rows of COVERAGE_SCHEMA."""
 
     request: Any
     coverage: Any
@@ -119,9 +119,7 @@ def _endpoints(fact: dict[str, Any]) -> tuple[Endpoints, bool]:
     """Who is client and who server, and whether `send` carries the client's bytes."""
     local = (fact["local_ip"], fact["local_port"])
     remote = (fact["remote_ip"], fact["remote_port"])
-    send_is_client = fact["side"] in ("client", "wire") or (
-        fact["side"] == "unknown" and local[1] > remote[1]
-    )
+    send_is_client = fact["side"] in ("client", "wire") or (fact["side"] == "unknown" and local[1] > remote[1])
     client, server = (local, remote) if send_is_client else (remote, local)
     known = fact["side_basis"] in ("state", "listener", "packet") and fact["transport"] == "tcp"
     return Endpoints(*client, *server, known), send_is_client
@@ -152,10 +150,25 @@ def _request_table(results: list[tuple[ConnectionStreams, dict[str, Any], Decode
             side = "client" if (fact["local_ip"], fact["local_port"]) == client else "server"
         ends[fact["connection_id"]] = (*client, *server, side, fact["node"])
     columns: dict[str, list[Any]] = {name: [] for name in REQUEST_SCHEMA.names if name != "request_id"}
-    plain = (
-        "protocol operation resource statement status is_error error_kind stream_id trace_id span_id parent_span_id "
-        "error_message rows_sent rows_affected parameters inferred connection_id"
-    ).split()
+    plain = [
+        "protocol",
+        "operation",
+        "resource",
+        "statement",
+        "status",
+        "is_error",
+        "error_kind",
+        "stream_id",
+        "trace_id",
+        "span_id",
+        "parent_span_id",
+        "error_message",
+        "rows_sent",
+        "rows_affected",
+        "parameters",
+        "inferred",
+        "connection_id",
+    ]
     for name in plain:
         columns[name] = [getattr(row, name) for row in rows]
     for row in rows:
@@ -194,9 +207,7 @@ def _append_spans(columns: dict[str, list[Any]], row: Request) -> None:
     columns["end_ns"].append(end)
     # A reply seen before its request was complete (early error, streaming) still counts from the request's start.
     columns["latency_ns"].append(max(0, end - start) if start is not None and end is not None else None)
-    columns["ttfb_ns"].append(
-        max(0, response.first_ns - start) if start is not None and response is not None else None
-    )
+    columns["ttfb_ns"].append(max(0, response.first_ns - start) if start is not None and response is not None else None)
     columns["request_bytes"].append(request.size if request else None)
     columns["response_bytes"].append(response.size if response else None)
     columns["lost_bytes"].append(lost)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -255,7 +256,7 @@ class StreamIndex:
     def __iter__(self) -> Iterator[ConnectionStreams]:
         pending: dict[bool, Any] = {}
         key: tuple[int, int] | None = None
-        for low, high in zip(self.bounds, self.bounds[1:], strict=False):
+        for low, high in pairwise(self.bounds):
             row = int(self.order[low])
             this = (int(self.connection_id[row]), int(self.source[row]))
             if key is not None and this != key:
@@ -290,9 +291,7 @@ class StreamIndex:
             runs = self._runs(positions, captured, rows, skip)
         return Stream(runs, positions, sizes, captured, self.ts_ns[rows], self.pid[rows], self.tid[rows])
 
-    def _runs(
-        self, positions: Int64Array, captured: Int64Array, rows: Int64Array, skip: Int64Array
-    ) -> list[Run]:
+    def _runs(self, positions: Int64Array, captured: Int64Array, rows: Int64Array, skip: Int64Array) -> list[Run]:
         if not len(rows):
             return []
         breaks = np.flatnonzero(positions[1:] != positions[:-1] + captured[:-1]) + 1
@@ -303,7 +302,7 @@ class StreamIndex:
         bounds = [0, *breaks.tolist(), len(pieces)]
         return [
             Run(int(positions[low]), b"".join(pieces[low:high]))
-            for low, high in zip(bounds, bounds[1:], strict=False)
+            for low, high in pairwise(bounds)
             if any(len(p) for p in pieces[low:high])
         ]
 
@@ -341,9 +340,7 @@ def _ints(data: Any, name: str, kind: Any) -> Any:
 
 def _labels(data: Any, name: str) -> tuple[list[str], npt.NDArray[np.int32]]:
     column = data.column(name).combine_chunks()
-    return column.dictionary.to_pylist(), column.indices.fill_null(0).to_numpy(zero_copy_only=False).astype(
-        np.int32
-    )
+    return column.dictionary.to_pylist(), column.indices.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int32)
 
 
 def _label_is(data: Any, name: str, value: str) -> npt.NDArray[np.bool_]:
@@ -357,11 +354,7 @@ def _binary(data: Any, name: str) -> tuple[memoryview, Int64Array]:
 
     column = data.column(name)
     array = (
-        column.chunk(0)
-        if column.num_chunks == 1
-        else pa.concat_arrays(column.chunks)
-        if column.num_chunks
-        else None
+        column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks) if column.num_chunks else None
     )
     if array is None or not len(array):
         return memoryview(b""), np.zeros(1, np.int64)

@@ -80,4 +80,10 @@ def parameters() -> dict[str, float]:
         "slow_call_ms": 500.0,
         "slow_sql_ms": 100.0,
         "slow_dns_ms": 100.0,
+        "slow_cache_ms": 20.0,
+        "lossy_link_ratio": 0.01,
+        "lossy_link_min_retransmits": 10.0,
+        "slow_replica_factor": 2.0,
+        "slow_replica_ms": 10.0,
+        "error_ratio": 0.01,
     }

@@ -138,7 +138,10 @@ class Decoder(ABC):
 
     @abstractmethod
     def find_boundary(self, side: Side, data: bytes, offset: int) -> int:
-        """The index >= offset at which the next frame plausibly begins, or -1. Called after INVALID, a gap, or a start mid-stream."""
+        """The index >= offset at which the next frame plausibly begins, or -1.
+
+        Called after INVALID, a gap, or a start mid-stream.
+        """
 
     @abstractmethod
     def on_frame(self, side: Side, frame: Any, span: Span) -> None:

@@ -124,7 +124,7 @@ def decode_connection(
         if best is None or (result.frame_count > 0 and result.unread_bytes < best.unread_bytes):
             best = result
         seen = pair[0].seen_bytes + pair[1].seen_bytes
-        if best.frame_count and best.unread_bytes <= seen * MAX_UNREAD_SHARE or place == len(ranked) - 1:
+        if (best.frame_count and best.unread_bytes <= seen * MAX_UNREAD_SHARE) or place == len(ranked) - 1:
             break
     if best is None or not best.frame_count:
         top = ranked[0] if ranked else (0.0, None, False)
@@ -154,9 +154,7 @@ def _run(
     shared: dict[str, dict[Any, Any]],
 ) -> None:
     """Decode with `name`, following the protocol switches of the connection."""
-    cursors = [
-        _Cursor(stream, connection.from_start or connection.datagrams) for stream in connection.streams
-    ]
+    cursors = [_Cursor(stream, connection.from_start or connection.datagrams) for stream in connection.streams]
     current: str | None = name
     while current is not None:
         result.protocols.append(current)
@@ -351,7 +349,5 @@ def _detect_rest(connection: Connection, cursors: list[_Cursor], registry: dict[
     sample = Sample(
         rests[0], rests[1], [], [], connection.client_port, connection.server_port, connection.datagrams, True
     )
-    scores = sorted(
-        ((p.detect(sample), p.name) for p in registry.values() if "tcp" in p.transports), reverse=True
-    )
+    scores = sorted(((p.detect(sample), p.name) for p in registry.values() if "tcp" in p.transports), reverse=True)
     return scores[0][1] if scores and scores[0][0] >= MIN_SCORE else None

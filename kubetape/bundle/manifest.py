@@ -69,9 +69,7 @@ class Node:
     notes: list[str] = field(
         default_factory=list
     )  # what a reader must know: "no Kubernetes API: ...", "io_uring used by ..."
-    facts: dict[str, Any] = field(
-        default_factory=dict
-    )  # cost figures, header source, capture files, alignment
+    facts: dict[str, Any] = field(default_factory=dict)  # cost figures, header source, capture files, alignment
 
 
 @dataclass

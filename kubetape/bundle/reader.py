@@ -143,9 +143,7 @@ class Bundle:
                     try:
                         values = values.cast(field.type)
                     except pa.ArrowException as error:
-                        raise self._error(
-                            f"table {name}, column {column}: {values.type}, not {field.type}"
-                        ) from error
+                        raise self._error(f"table {name}, column {column}: {values.type}, not {field.type}") from error
             elif field.nullable:
                 values = pa.nulls(data.num_rows, field.type)
             else:

@@ -821,8 +821,5 @@ def arrow_schema(table: Table) -> Any:
         "json": pa.string(),
     }
     return pa.schema(
-        [
-            pa.field(c.name, types[c.type], nullable=bool(c.null), metadata={"doc": c.doc})
-            for c in table.columns
-        ]
+        [pa.field(c.name, types[c.type], nullable=bool(c.null), metadata={"doc": c.doc}) for c in table.columns]
     )

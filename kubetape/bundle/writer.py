@@ -116,7 +116,7 @@ def _cast(values: Any, target: Any) -> Any:
 
 
 class BundleWriter:
-    """Writes a bundle to `path`; use as a context manager: leaving it normally commits, an exception discards.
+    """Writes a bundle to `path`; use as a context manager: leaving it commits, an exception discards.
 
     Schemas of tables that are not in `kubetape.bundle.schema` (those of user probes) are given to `table`.
     """
@@ -134,7 +134,7 @@ class BundleWriter:
         self._open: TableWriter | None = None
 
     def table(self, name: str, schema: Any | None = None) -> TableWriter:
-        """Begin the next table; the one before is finished. One table is open at a time (a ZIP is sequential)."""
+        """Begin the next table; the one before is finished: a ZIP is written one member after another."""
         self._finish_table()
         if schema is None:
             schema = arrow_schema(TABLES[name])

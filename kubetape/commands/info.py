@@ -21,17 +21,13 @@ def command(bundle: str, as_json: bool) -> int:
         return 0
     for node in manifest.nodes:
         seconds = (node.end_ns - node.start_ns) / 1e9
-        click.echo(
-            f"node {node.name}  {node.source}  {seconds:.1f} s, ended by {node.stop_reason or 'unknown'}"
-        )
+        click.echo(f"node {node.name}  {node.source}  {seconds:.1f} s, ended by {node.stop_reason or 'unknown'}")
         click.echo(
             f"  {node.distribution or 'unknown system'}, kernel {node.kernel or 'unknown'}, {node.cpu_count} CPUs"
         )
         for probe in node.probes:
             counts = (
-                f"{probe.event_count} events, {probe.lost_count} lost"
-                if probe.status == "attached"
-                else probe.reason
+                f"{probe.event_count} events, {probe.lost_count} lost" if probe.status == "attached" else probe.reason
             )
             click.echo(f"  {probe.probe:<16} {probe.status:<12} {probe.mechanism:<40} {counts}")
         for note in node.notes:

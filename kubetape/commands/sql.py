@@ -15,9 +15,7 @@ MAX_CELL_WIDTH = 80  # characters of a cell in the table format; json and csv gi
 @click.command("sql", help="Ask a bundle with SQL (DuckDB). Without a query: the tables there are.")
 @click.argument("bundle", type=click.Path())
 @click.argument("query", required=False)
-@click.option(
-    "--format", "output", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True
-)
+@click.option("--format", "output", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
 def command(bundle: str, query: str | None, output: str) -> int:
     from kubetape.analyze.analysis import Analysis
 
@@ -46,8 +44,7 @@ def _plain(value: Any) -> Any:
 def _print_table(result: Any) -> None:
     cells = [[_cell(v) for v in column.to_pylist()] for column in result.columns]
     widths = [
-        max([len(name), *(len(c) for c in column)])
-        for name, column in zip(result.column_names, cells, strict=True)
+        max([len(name), *(len(c) for c in column)]) for name, column in zip(result.column_names, cells, strict=True)
     ]
     click.echo("  ".join(n.ljust(w) for n, w in zip(result.column_names, widths, strict=True)).rstrip())
     click.echo("  ".join("-" * w for w in widths))

@@ -1,0 +1,138 @@
+"""Findings: what is wrong and where, by rules that are data.
+
+A rule is two files in `rules/`: NAME.sql, a query whose rows are findings, and NAME.md, the page that
+`kubetape explain NAME` prints. The query's header:
+
+    -- First comment line: what the rule finds.
+    -- Inputs: tables it reads.
+    -- Kind: cause, consequence or notice.
+
+and its columns: severity, scope_kind, scope, title, summary, evidence (a query that shows the rows), confidence
+(0 to 1), impact_ns (time it cost, for ranking), first_ns, last_ns, entities (names it is about).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from kubetape.errors import KubetapeError
+
+SEVERITIES = ("critical", "warning", "notice", "info")
+
+SCHEMA = pa.schema(
+    [
+        ("rule", pa.string()),
+        ("severity", pa.string()),
+        ("rank", pa.int64()),
+        ("scope_kind", pa.string()),
+        ("scope", pa.string()),
+        ("title", pa.string()),
+        ("summary", pa.string()),
+        ("evidence", pa.string()),
+        ("confidence", pa.float64()),
+        ("impact_ns", pa.int64()),
+        ("first_ns", pa.int64()),
+        ("last_ns", pa.int64()),
+        ("loss_could_change_it", pa.bool_()),
+        ("caused_by", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """name; summary: its first line; inputs: tables read; kind: cause, consequence or notice; query; page: Markdown."""
+
+    name: str
+    summary: str
+    inputs: tuple[str, ...]
+    kind: str
+    query: str
+    page: str
+
+
+def _load() -> dict[str, Rule]:
+    folder = files("kubetape.analyze").joinpath("findings").joinpath("rules")
+    rules = {}
+    for entry in sorted(folder.iterdir(), key=lambda e: e.name):
+        if not entry.name.endswith(".sql"):
+            continue
+        name, text = entry.name[:-4], entry.read_text("utf8")
+        page = folder.joinpath(f"{name}.md").read_text("utf8")
+        rules[name] = parse_rule(name, text, page)
+    return rules
+
+
+def parse_rule(name: str, text: str, page: str) -> Rule:
+    """A rule from its two files. Raises ValueError where the header lacks a part."""
+    header = dict(re.findall(r"^-- (Inputs|Kind): (.*)$", text, re.M))
+    first = re.match(r"-- (.*)", text)
+    if first is None or header.get("Kind") not in ("cause", "consequence", "notice") or "Inputs" not in header:
+        raise ValueError(f"rule {name}: its header needs a first line, 'Inputs:' and 'Kind:'")
+    inputs = tuple(word.strip() for word in header["Inputs"].split(","))
+    return Rule(name, first[1], inputs, header["Kind"], text, page)
+
+
+RULES = _load()
+
+
+def explain(name: str) -> str:
+    """The page of a rule. Raises KubetapeError for a name that is none."""
+    if name not in RULES:
+        raise KubetapeError(f"no rule {name!r}; rules: {', '.join(RULES)}")
+    return RULES[name].page
+
+
+def find(database: duckdb.DuckDBPyConnection, rules: Iterable[Rule], loss_ratio: float) -> Any:
+    """All findings as pyarrow.Table of SCHEMA, ranked; the tables the rules read must be there.
+
+    loss_ratio: share of the recording's bytes that were lost; findings that rest on rates say if it could change them.
+    """
+    found: list[dict[str, Any]] = []
+    for rule in rules:
+        for row in database.sql(rule.query).to_arrow_table().to_pylist():
+            found.append({"rule": rule.name, "kind": rule.kind, **row})
+    edges = database.execute("SELECT DISTINCT client, server FROM edge").fetchall()
+    _point_to_causes(found, edges)
+    found.sort(
+        key=lambda f: (
+            SEVERITIES.index(f["severity"]),
+            f["kind"] != "cause",
+            -(f["impact_ns"] or 0) * (f["confidence"] or 0),
+            f["rule"],
+            f["scope"] or "",
+        )
+    )
+    for rank, finding in enumerate(found, 1):
+        finding["rank"] = rank
+        finding["loss_could_change_it"] = loss_ratio > 0.01 and (finding["confidence"] or 0) < 0.9
+    return pa.Table.from_pylist([{name: f.get(name) for name in SCHEMA.names} for f in found], schema=SCHEMA)
+
+
+def _point_to_causes(found: list[dict[str, Any]], edges: list[tuple[str, str]]) -> None:
+    """A consequence whose server reaches an entity with a cause is a notice that names that cause."""
+    causes = [f for f in found if f["kind"] == "cause" and f["severity"] in ("critical", "warning")]
+    callees: dict[str, set[str]] = {}
+    for client, server in edges:
+        callees.setdefault(client, set()).add(server)
+    for finding in found:
+        if finding["kind"] != "consequence":
+            continue
+        reached, todo = set(finding["entities"]), list(finding["entities"])
+        while todo:
+            for name in callees.get(todo.pop(), ()):
+                if name not in reached:
+                    reached.add(name)
+                    todo.append(name)
+        mine = [c for c in causes if reached & set(c["entities"])]
+        if mine:
+            cause = max(mine, key=lambda c: c["impact_ns"] or 0)
+            finding["severity"] = "notice"
+            finding["caused_by"] = cause["title"]

@@ -1,0 +1,22 @@
+-- One statement takes long in the database itself.
+-- Inputs: sql_digest
+-- Kind: cause
+SELECT
+    CASE WHEN p50_ns >= 1000000 * getvariable('slow_sql_ms') THEN 'critical' ELSE 'warning' END AS severity,
+    'statement' AS scope_kind, digest AS scope,
+    'Slow SQL on ' || server || ': p95 ' || round(p95_ns / 1e6) || ' ms, called by ' || callers || ': '
+        || left(regexp_replace(statement_pattern, '\s+', ' ', 'g'), 120) AS title,
+    call_count || ' calls took ' || round(total_ns / 1e9, 2) || ' s in all (p50 ' || round(p50_ns / 1e6, 1) || ' ms, p95 '
+        || round(p95_ns / 1e6, 1) || ' ms, max ' || round(max_ns / 1e6, 1) || ' ms)'
+        || coalesce('; the first byte came after p95 ' || round(ttfb_p95_ns / 1e6, 1) || ' ms', '')
+        || coalesce('; rows returned: ' || rows_sent, '') || '. Callers: ' || callers || '.' AS summary,
+    'select * from request where resource = ''' || replace(statement_pattern, '''', '''''') || ''' order by latency_ns desc' AS evidence,
+    CASE WHEN server_p95_ns IS NULL THEN 0.8 ELSE 0.95 END AS confidence,
+    total_ns AS impact_ns, first_ns, last_ns, [server] AS entities
+FROM sql_digest
+WHERE call_count >= 3
+    -- Time in the server where it was seen from there: a slow network is another finding.
+    AND coalesce(server_p95_ns, p95_ns) >= 1000000 * getvariable('slow_sql_ms')
+    AND coalesce(server_p95_ns, p95_ns) >= 0.5 * p95_ns
+    -- One slow execution among thousands is not what makes a system slow.
+    AND (p90_ns >= 1000000 * getvariable('slow_sql_ms') OR call_count < 20)

@@ -1,0 +1,111 @@
+-- One row: one connection with the pods, workloads and names of both its ends.
+-- Inputs: connection, cgroup, process, k8s_pod, k8s_container, k8s_service, k8s_endpoint, k8s_node, manifest_node
+-- Columns:
+--   connection_id BIGINT: the connection.
+--   local_pod VARCHAR: pod of this end. NULL when it is no pod.
+--   local_namespace VARCHAR: its namespace. NULL when it is no pod.
+--   local_workload VARCHAR: name of its workload. NULL when it is no pod.
+--   local_container VARCHAR: its container. NULL when not known.
+--   local_version VARCHAR: version of the workload's pod template. NULL when not known.
+--   local_node VARCHAR: node of this end. NULL when not known.
+--   local_service VARCHAR: service this end answers for. NULL when none.
+--   local_basis VARCHAR: how it is known: cgroup, address, none.
+--   local_name VARCHAR: what reports call this end.
+--   remote_pod VARCHAR: as for the local end.
+--   remote_namespace VARCHAR: as for the local end.
+--   remote_workload VARCHAR: as for the local end.
+--   remote_version VARCHAR: as for the local end.
+--   remote_node VARCHAR: as for the local end.
+--   remote_service VARCHAR: service the other end is, or answers for. NULL when none.
+--   remote_basis VARCHAR: how it is known: address, service, node, none.
+--   remote_name VARCHAR: what reports call the other end.
+WITH _pod AS (
+    SELECT DISTINCT ON (uid) uid, namespace, name, node, version, coalesce(owner_name, name) AS workload
+    FROM k8s_pod ORDER BY uid, valid_from_ns DESC NULLS LAST
+),
+_cgroup AS (
+    SELECT node, cgroup_id, any_value(container_id) AS container_id, any_value(pod_uid) AS pod_uid
+    FROM cgroup GROUP BY node, cgroup_id
+),
+_container AS (
+    SELECT container_id, any_value(pod_uid) AS pod_uid, any_value(name) AS name
+    FROM k8s_container WHERE container_id IS NOT NULL GROUP BY container_id
+),
+_address AS (
+    SELECT unnest(string_split(coalesce(ips, ip), ' ')) AS ip, uid, valid_from_ns, valid_to_ns
+    FROM k8s_pod WHERE coalesce(ips, ip) IS NOT NULL AND NOT host_network
+),
+_virtual AS (
+    SELECT ip, port, min(namespace) AS namespace, min(name) AS service
+    FROM (
+        SELECT unnest(string_split(concat_ws(' ', cluster_ips, external_ips), ' ')) AS ip, port, namespace, name
+        FROM k8s_service
+    )
+    GROUP BY ip, port
+),
+_backend AS (
+    SELECT ip, port, min(namespace) AS namespace, min(service) AS service FROM k8s_endpoint GROUP BY ip, port
+),
+_host AS (
+    SELECT ip, min(node) AS node
+    FROM (SELECT unnest(string_split(ips, ' ')) AS ip, name AS node FROM k8s_node)
+    GROUP BY ip
+),
+_when AS (
+    SELECT c.connection_id, coalesce(c.start_ns, c.end_ns) + m.clock_offset_ns AS at_ns
+    FROM connection AS c LEFT JOIN manifest_node AS m ON m.node = c.node
+),
+_ends AS (
+    SELECT connection_id, 'local' AS which, local_ip AS ip, local_port AS port FROM connection
+    UNION ALL
+    SELECT connection_id, 'remote', remote_ip, remote_port FROM connection
+),
+_by_address AS (
+    SELECT e.connection_id, e.which, a.uid
+    FROM _ends AS e
+    JOIN _address AS a USING (ip)
+    JOIN _when AS w USING (connection_id)
+    -- Of several pods that had the address in turn, the one that had it when the connection was seen.
+    QUALIFY row_number() OVER (
+        PARTITION BY e.connection_id, e.which
+        ORDER BY (w.at_ns IS NULL OR (coalesce(a.valid_from_ns, 0) <= w.at_ns
+                AND w.at_ns <= coalesce(a.valid_to_ns, 9223372036854775807))) DESC,
+            a.valid_from_ns DESC NULLS LAST
+    ) = 1
+)
+SELECT
+    c.connection_id,
+    lp.name AS local_pod,
+    lp.namespace AS local_namespace,
+    lp.workload AS local_workload,
+    k.name AS local_container,
+    lp.version AS local_version,
+    coalesce(lp.node, lh.node, CASE WHEN c.side <> 'wire' THEN c.node::VARCHAR END) AS local_node,
+    lb.service AS local_service,
+    CASE WHEN coalesce(k.pod_uid, g.pod_uid) = lp.uid THEN 'cgroup' WHEN lp.uid IS NOT NULL THEN 'address' ELSE 'none' END
+        AS local_basis,
+    coalesce(lp.namespace || '/' || lp.workload, p.command, c.local_ip) AS local_name,
+    rp.name AS remote_pod,
+    coalesce(rp.namespace, rv.namespace, rb.namespace) AS remote_namespace,
+    rp.workload AS remote_workload,
+    rp.version AS remote_version,
+    coalesce(rp.node, rh.node) AS remote_node,
+    coalesce(rv.service, rb.service) AS remote_service,
+    CASE WHEN rp.uid IS NOT NULL THEN 'address' WHEN rv.service IS NOT NULL THEN 'service'
+        WHEN rh.node IS NOT NULL THEN 'node' ELSE 'none' END AS remote_basis,
+    coalesce(rp.namespace || '/' || rp.workload, rv.namespace || '/' || rv.service, rh.node, c.remote_ip) AS remote_name
+FROM connection AS c
+LEFT JOIN _cgroup AS g ON g.node = c.node AND g.cgroup_id = c.cgroup_id
+LEFT JOIN _container AS k ON k.container_id = g.container_id
+LEFT JOIN _by_address AS la ON la.connection_id = c.connection_id AND la.which = 'local'
+LEFT JOIN _pod AS lp ON lp.uid = CASE
+    WHEN coalesce(k.pod_uid, g.pod_uid) IN (SELECT uid FROM _pod) THEN coalesce(k.pod_uid, g.pod_uid) ELSE la.uid END
+LEFT JOIN process AS p ON p.node = c.node AND p.pid = c.pid
+LEFT JOIN _host AS lh ON lh.ip = c.local_ip
+LEFT JOIN _backend AS lb ON lb.ip = c.local_ip AND lb.port = c.local_port
+LEFT JOIN _by_address AS ra ON ra.connection_id = c.connection_id AND ra.which = 'remote'
+LEFT JOIN _pod AS rp ON rp.uid = ra.uid
+LEFT JOIN _virtual AS rv ON rv.ip = c.remote_ip AND rv.port IS NOT DISTINCT FROM c.remote_port
+LEFT JOIN _backend AS rb ON rb.ip = c.remote_ip AND rb.port = c.remote_port
+LEFT JOIN _host AS rh ON rh.ip = c.remote_ip
+QUALIFY row_number() OVER (PARTITION BY c.connection_id ORDER BY p.start_ns DESC NULLS LAST) = 1

@@ -1,0 +1,20 @@
+"""kubetape explain: the page of a finding's rule."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command(
+    "explain", help="The page of a finding's rule: what it shows, why it matters, how to confirm it by hand."
+)
+@click.argument("rule", required=False)
+def command(rule: str | None) -> int:
+    from kubetape.analyze.findings import RULES, explain
+
+    if rule is None:
+        for name, entry in RULES.items():
+            click.echo(f"{name:<24} {entry.summary}")
+    else:
+        click.echo(explain(rule), nl=False)
+    return 0
