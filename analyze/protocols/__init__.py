@@ -8,7 +8,7 @@ from functools import cache
 from kubetape.analyze.protocols.contract import Protocol
 
 # Folders below analyze/protocols, each with a `PROTOCOL`. Keep this list sorted, one line each.
-FOLDERS: tuple[str, ...] = ("sip",)
+FOLDERS: tuple[str, ...] = ("http1", "sip")
 
 
 @cache
