@@ -1,0 +1,156 @@
+"""Arrow columns of the bundle's tables from the importer's arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from kubetape.capture.pcap.decode import Layer4
+from kubetape.capture.pcap.events import DETAILS, KINDS, NONE, EventLog, SampleLog
+from kubetape.capture.pcap.flows import FlowTable
+from kubetape.capture.pcap.packets import Bytes, Ints
+from kubetape.capture.pcap.tcp import StreamRows
+
+
+@dataclass
+class Labels:
+    """A constant label column of any length."""
+
+    value: str
+
+    def column(self, count: int) -> Any:
+        return pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array([self.value]))
+
+
+def coded(codes: Ints, names: tuple[str, ...] | list[str], null_code: int | None = None) -> Any:
+    """A label column from numbers into `names`; `null_code` becomes NULL."""
+    mask = None if null_code is None else codes == null_code
+    indices = pa.array(codes.astype(np.int32), mask=mask)
+    return pa.DictionaryArray.from_arrays(indices, pa.array(list(names), pa.string()))
+
+
+def nullable(values: Ints) -> Any:
+    """An int64 column with NONE as NULL."""
+    return pa.array(values, mask=values == NONE)
+
+
+def payload_column(packets: Layer4, buffers: list[Bytes], rows: StreamRows) -> Any:
+    """The captured bytes of each row, copied once, in C, out of the window's buffers.
+
+    An Arrow array over a buffer whose odd elements are the gaps between payloads costs nothing; `take` of its
+    even elements copies the payloads together.
+    """
+    start = packets.payload_at[rows.packet] + rows.skip
+    length = np.clip(packets.captured[rows.packet] - rows.skip, 0, rows.size)
+    source = packets.buffer[rows.packet]
+    arrays: list[Any] = []
+    index = np.empty(len(start), np.int64)
+    offset = 0
+    for number in np.unique(source).tolist():
+        mine = np.nonzero(source == number)[0]
+        order = mine[np.argsort(start[mine], kind="stable")]
+        bounds = np.empty(2 * len(order), np.int64)
+        bounds[0::2] = np.minimum(start[order], len(buffers[number]))
+        bounds[1::2] = np.minimum(start[order] + length[order], len(buffers[number]))
+        index[order] = offset + 2 * np.arange(len(order))
+        arrays.append(
+            pa.LargeBinaryArray.from_buffers(
+                pa.large_binary(),
+                len(bounds) - 1,
+                [None, pa.py_buffer(bounds), pa.py_buffer(buffers[number])],
+            )
+        )
+        offset += len(bounds) - 1
+    if not arrays:
+        return pa.array([], pa.large_binary())
+    whole = arrays[0] if len(arrays) == 1 else pa.chunked_array(arrays)
+    taken = whole.take(pa.array(index))
+    return taken.combine_chunks() if isinstance(taken, pa.ChunkedArray) else taken
+
+
+def socket_data(
+    packets: Layer4, buffers: list[Bytes], rows: StreamRows, flows: FlowTable, node: str
+) -> dict[str, Any]:
+    """Columns of socket_data in time order; rows of one segment in the order of their bytes."""
+    if (np.diff(rows.packet) <= 0).any():
+        order = np.lexsort((rows.position, rows.packet))
+        rows = rows.take(order)
+    count = len(rows.packet)
+    from_client = rows.sender == flows.client_of.values[rows.connection]
+    return {
+        "node": Labels(node).column(count),
+        "ts_ns": packets.ts_ns[rows.packet],
+        "connection_id": rows.connection + 1,
+        "direction": coded(np.where(from_client, 0, 1), ("send", "receive")),
+        "position": rows.position,
+        "size_bytes": rows.size,
+        "payload": payload_column(packets, buffers, rows),
+        "source": Labels("wire").column(count),
+        "call": Labels("packet").column(count),
+        "retransmitted_bytes": nullable(rows.retransmitted),
+    }
+
+
+def tcp_events(log: EventLog, flows: FlowTable, node: str) -> dict[str, Any]:
+    ts_ns, connection, kind, detail, sender, position, size, duration_ns = log.columns()
+    client = flows.client_of.values[connection]
+    direction = np.where(sender < 0, 2, np.where(sender == client, 0, 1))
+    ends = connection_ends(flows)
+    row = pa.array(connection)
+    return {
+        "node": Labels(node).column(len(ts_ns)),
+        "ts_ns": ts_ns,
+        "connection_id": connection + 1,
+        "kind": coded(kind, KINDS),
+        "detail": coded(detail, DETAILS, 0),
+        "direction": coded(direction, ("send", "receive", ""), 2),
+        "position": nullable(position),
+        "size_bytes": nullable(size),
+        "duration_ns": nullable(duration_ns),
+        **{name: column.take(row) for name, column in ends.items()},
+    }
+
+
+def tcp_samples(log: SampleLog, flows: FlowTable, node: str) -> dict[str, Any]:
+    ts_ns, connection, sender, rtt_ns = log.columns()
+    from_client = sender == flows.client_of.values[connection]
+    return {
+        "node": Labels(node).column(len(ts_ns)),
+        "ts_ns": ts_ns,
+        "connection_id": connection + 1,
+        "reason": Labels("wire").column(len(ts_ns)),
+        "direction": coded(np.where(from_client, 0, 1), ("send", "receive")),
+        "srtt_ns": rtt_ns,
+    }
+
+
+def connection_ends(flows: FlowTable) -> dict[str, Any]:
+    """local_* (the client's) and remote_* columns, one entry per connection."""
+    local = [flows.ends[c.flow][c.client] for c in flows.connections]
+    remote = [flows.ends[c.flow][1 - c.client] for c in flows.connections]
+    return {
+        "local_ip": pa.array([e[0] for e in local], pa.string()),
+        "local_port": pa.array([e[1] for e in local], pa.int32()),
+        "remote_ip": pa.array([e[0] for e in remote], pa.string()),
+        "remote_port": pa.array([e[1] for e in remote], pa.int32()),
+    }
+
+
+def connections(flows: FlowTable, labels: list[str], node: str) -> dict[str, Any]:
+    all_of = flows.connections
+    return {
+        "node": Labels(node).column(len(all_of)),
+        "connection_id": pa.array([c.number + 1 for c in all_of], pa.int64()),
+        "transport": pa.array(["tcp" if flows.protocol[c.flow] == 6 else "udp" for c in all_of], pa.string()),
+        "side": Labels("wire").column(len(all_of)),
+        "side_basis": pa.array([c.basis for c in all_of], pa.string()),
+        **connection_ends(flows),
+        "start_ns": pa.array([c.start_ns for c in all_of], pa.int64()),
+        "end_ns": pa.array([c.end_ns for c in all_of], pa.int64()),
+        "existed_before": pa.array([c.start_ns is None for c in all_of], pa.bool_()),
+        "close_reason": pa.array([c.close_reason for c in all_of], pa.string()),
+        "encapsulation": pa.array([labels[c.label] or None for c in all_of], pa.string()),
+    }
