@@ -97,7 +97,7 @@ def find(database: duckdb.DuckDBPyConnection, rules: Iterable[Rule], loss_ratio:
     """
     found: list[dict[str, Any]] = []
     for rule in rules:
-        for row in database.sql(rule.query).to_arrow_table().to_pylist():
+        for row in database.sql(_typed(rule.query)).to_arrow_table().to_pylist():
             found.append({"rule": rule.name, "kind": rule.kind, **row})
     edges = database.execute("SELECT DISTINCT client, server FROM edge").fetchall()
     _point_to_causes(found, edges)
@@ -114,6 +114,14 @@ def find(database: duckdb.DuckDBPyConnection, rules: Iterable[Rule], loss_ratio:
         finding["rank"] = rank
         finding["loss_could_change_it"] = loss_ratio > 0.01 and (finding["confidence"] or 0) < 0.9
     return pa.Table.from_pylist([{name: f.get(name) for name in SCHEMA.names} for f in found], schema=SCHEMA)
+
+
+def _typed(query: str) -> str:
+    """A rule's query with the types of SCHEMA, whatever its arithmetic made of them."""
+    return (
+        f"SELECT * REPLACE (confidence::DOUBLE AS confidence, impact_ns::BIGINT AS impact_ns, "
+        f"first_ns::BIGINT AS first_ns, last_ns::BIGINT AS last_ns) FROM (\n{query}\n)"
+    )
 
 
 def _point_to_causes(found: list[dict[str, Any]], edges: list[tuple[str, str]]) -> None:

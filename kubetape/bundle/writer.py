@@ -78,6 +78,11 @@ class TableWriter:
         self._parquet.write_table(table, row_group_size=ROW_GROUP_ROWS)
         self.rows += table.num_rows
 
+    def abandon(self) -> None:
+        """Close without writing anything more: the file is going away."""
+        self._stream.target = io.BytesIO()
+        self._parquet.close()
+
     def close(self) -> TableEntry:
         self._parquet.close()
         self._member.close()
@@ -181,6 +186,11 @@ class BundleWriter:
         os.replace(self._temporary, self.path)
 
     def discard(self) -> None:
+        """Leave nothing behind under either name."""
+        if self._open is not None:
+            self._open.abandon()
+            self._open = None
+        self._archive.fp = None  # else it would write its directory into the closed file when collected
         self._file.close()
         if os.path.exists(self._temporary):
             os.unlink(self._temporary)

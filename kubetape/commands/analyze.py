@@ -1,0 +1,37 @@
+"""kubetape analyze: rebuild what happened and write the report."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+
+@click.command("analyze", help="Rebuild what happened; write report.html, PNGs and results as Parquet and JSON.")
+@click.argument("bundle", type=click.Path())
+@click.option("-o", "--output", type=click.Path(), required=True, help="Folder to write into.")
+def command(bundle: str, output: str) -> int:
+    from kubetape.analyze.analysis import Analysis
+    from kubetape.errors import KubetapeError
+    from kubetape.reports.charts import write_charts
+    from kubetape.reports.data import collect
+    from kubetape.reports.html import render
+    from kubetape.reports.results import write_results
+
+    analysis = Analysis(bundle)
+    try:
+        os.makedirs(output, exist_ok=True)
+        write_results(analysis, os.path.join(output, "results"))
+        data = collect(analysis)
+        charts = write_charts(data, output)
+        page = os.path.join(output, "report.html")
+        with open(page, "w", encoding="utf8") as out:
+            out.write(render(data, charts))
+    except OSError as error:
+        raise KubetapeError(f"cannot write into {output}: {error.strerror or error}") from error
+    for finding in data.findings[:3]:
+        click.echo(f"{finding['severity']}: {finding['title']}")
+    if not data.findings:
+        click.echo("no findings")
+    click.echo(f"report: {page}")
+    return 0

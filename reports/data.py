@@ -1,0 +1,116 @@
+"""What a report shows, as plain data: rows of the analyzer's tables, chosen and ordered, nothing computed anew."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+from kubetape.analyze.analysis import Analysis
+from kubetape.analyze.findings import RULES
+from kubetape.reports.sql_text import pretty
+
+TOP_ROWS = 25  # of each table; the whole is in the results beside the report
+SERIES = 6  # lines in a chart that a reader can tell apart
+
+Row = dict[str, Any]
+
+
+@dataclass
+class ReportData:
+    """Everything the page and the pictures need. Times in ns; `seconds` is the length of the recording."""
+
+    bundle: str
+    nodes: list[Row]
+    seconds: float
+    started: str
+    findings: list[Row]
+    coverage: Row
+    protocols: list[Row]
+    probes: list[Row]
+    notes: list[str]
+    services: list[Row]
+    edges: list[Row]
+    statements: list[Row]
+    network: list[Row]
+    dns: list[Row]
+    pods: list[Row]
+    timeline: list[Row] = field(default_factory=list)
+
+    @property
+    def is_healthy(self) -> bool:
+        return not any(f["severity"] in ("critical", "warning") for f in self.findings)
+
+
+def collect(analysis: Analysis) -> ReportData:
+    """Query everything a report shows."""
+
+    def rows(query: str) -> list[Row]:
+        result: list[Row] = analysis.query(query).to_pylist()
+        return result
+
+    nodes = rows("SELECT * FROM manifest_node ORDER BY node")
+    coverage = rows(
+        "SELECT count(*) AS connections, coalesce(sum(request_count), 0)::BIGINT AS requests, "
+        "coalesce(sum(total_bytes), 0)::BIGINT AS total_bytes, coalesce(sum(seen_bytes), 0)::BIGINT AS seen_bytes, "
+        "coalesce(sum(lost_bytes), 0)::BIGINT AS lost_bytes, "
+        "coalesce(sum(truncated_bytes), 0)::BIGINT AS truncated_bytes, "
+        "coalesce(sum(encrypted_bytes), 0)::BIGINT AS encrypted_bytes, "
+        "coalesce(sum(undecoded_bytes), 0)::BIGINT AS undecoded_bytes FROM coverage"
+    )[0]
+    started = rows("SELECT strftime(make_timestamp_ns(min(start_ns)), '%Y-%m-%d %H:%M:%S UTC') AS t FROM manifest_node")
+    findings = rows("SELECT * FROM finding ORDER BY rank")
+    for finding in findings:
+        finding["about"] = RULES[finding["rule"]].page if finding["rule"] in RULES else ""
+    return ReportData(
+        bundle=os.path.basename(analysis.bundle.path),
+        nodes=nodes,
+        seconds=max((n["duration_ns"] for n in nodes), default=0) / 1e9,
+        started=started[0]["t"] or "",
+        findings=findings,
+        coverage=coverage,
+        protocols=rows(
+            "SELECT coalesce(protocol, 'unknown') AS protocol, count(*) AS connections, "
+            "sum(request_count)::BIGINT AS requests, "
+            "sum(seen_bytes)::BIGINT AS seen_bytes, sum(undecoded_bytes)::BIGINT AS undecoded_bytes, "
+            "sum(lost_bytes)::BIGINT AS lost_bytes FROM coverage GROUP BY ALL ORDER BY seen_bytes DESC"
+        ),
+        probes=rows("SELECT * FROM probe ORDER BY node, probe"),
+        notes=[f"{n['node']}: {note}" for n in nodes for note in n["notes"] or []],
+        services=rows(
+            "SELECT * FROM service_summary WHERE dimension = 'workload' "
+            f"ORDER BY request_count DESC, name, protocol LIMIT {TOP_ROWS}"
+        ),
+        edges=rows(f"SELECT * FROM edge ORDER BY total_ns DESC, client, server LIMIT {TOP_ROWS * 4}"),
+        statements=_with_pretty(rows(f"SELECT * FROM sql_digest ORDER BY total_ns DESC LIMIT {TOP_ROWS}")),
+        network=rows(
+            "SELECT * FROM network_summary WHERE dimension = 'edge' "
+            f"ORDER BY retransmit_count DESC, rtt_p95_ns DESC NULLS LAST, name LIMIT {TOP_ROWS}"
+        ),
+        dns=rows(f"SELECT * FROM dns_summary ORDER BY query_count DESC, client, name LIMIT {TOP_ROWS}"),
+        pods=rows(
+            "SELECT * FROM service_summary WHERE dimension = 'pod' "
+            f"ORDER BY p50_ns DESC NULLS LAST, name LIMIT {TOP_ROWS}"
+        ),
+        timeline=_timeline(rows),
+    )
+
+
+def _timeline(rows: Any) -> list[Row]:
+    """Per second and server: requests, errors, p50 and p95; the busiest servers only."""
+    result: list[Row] = rows(
+        "WITH _top AS (SELECT server_name FROM logical_request WHERE outcome <> 'no_request' "
+        f"GROUP BY server_name ORDER BY count(*) DESC, server_name LIMIT {SERIES}) "
+        "SELECT server_name AS server, (start_ns - (SELECT min(start_ns) FROM manifest_node)) // 1000000000 AS second, "
+        "count(*) AS requests, count(*) FILTER (is_error AND error_kind IS DISTINCT FROM 'client') AS errors, "
+        "quantile_disc(latency_ns, 0.5) AS p50_ns, quantile_disc(latency_ns, 0.95) AS p95_ns "
+        "FROM logical_request WHERE outcome <> 'no_request' AND server_name IN (SELECT server_name FROM _top) "
+        "GROUP BY ALL ORDER BY server, second"
+    )
+    return result
+
+
+def _with_pretty(statements: list[Row]) -> list[Row]:
+    for row in statements:
+        row["pretty"] = pretty(row["example"] or row["statement_pattern"], row["protocol"])
+    return statements

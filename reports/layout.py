@@ -1,0 +1,117 @@
+"""Where the boxes of the topology stand: callers left, what they call to the right of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+MAX_NODES = 40  # a picture with more is a hairball; the busiest edges are kept
+
+
+@dataclass
+class Node:
+    """A box at column and row, both counted from 0. level: 'ok', 'warning' or 'critical'."""
+
+    name: str
+    column: int = 0
+    row: float = 0.0
+    level: str = "ok"
+
+
+@dataclass
+class Edge:
+    """An arrow with what is written on it. weight: 0 to 1, for its width."""
+
+    client: str
+    server: str
+    labels: list[str] = field(default_factory=list)
+    weight: float = 0.0
+    level: str = "ok"
+
+
+@dataclass
+class Topology:
+    nodes: list[Node]
+    edges: list[Edge]
+    columns: int
+    rows: int
+
+
+def topology(edges: Iterable[dict[str, Any]], findings: Iterable[dict[str, Any]]) -> Topology:
+    """Lay out the edges of the table `edge` (dicts), coloured by the findings about them."""
+    merged: dict[tuple[str, str], Edge] = {}
+    most = 1.0
+    for row in sorted(edges, key=lambda r: -(r["total_ns"] or 0)):
+        names = {n for key in merged for n in key} | {row["client"], row["server"]}
+        if len(names) > MAX_NODES:
+            continue
+        edge = merged.setdefault((row["client"], row["server"]), Edge(row["client"], row["server"]))
+        p95 = "-" if row["p95_ns"] is None else _ms(row["p95_ns"])
+        errors = f", {row['error_ratio']:.1%} errors" if row["error_count"] else ""
+        edge.labels.append(f"{row['protocol']} {row['rps']:.3g}/s, p95 {p95}{errors}")
+        edge.weight += row["rps"]
+        most = max(most, edge.weight)
+    levels = _levels(findings)
+    for edge in merged.values():
+        edge.weight /= most
+        edge.level = levels.get(f"{edge.client} -> {edge.server}", "ok")
+    column = _columns(list(merged))
+    nodes = {name: Node(name, column[name], level=levels.get(name, "ok")) for key in merged for name in key}
+    _order_rows(nodes, list(merged))
+    columns = max((n.column for n in nodes.values()), default=0) + 1
+    rows = max((sum(n.column == c for n in nodes.values()) for c in range(columns)), default=0)
+    return Topology(list(nodes.values()), list(merged.values()), columns, rows)
+
+
+def _ms(value_ns: int) -> str:
+    return f"{value_ns / 1e6:.3g} ms"
+
+
+def _levels(findings: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """Scope of a finding -> the worst level of the findings about it."""
+    levels: dict[str, str] = {}
+    for finding in findings:
+        level = finding["severity"]
+        if level not in ("critical", "warning"):
+            continue
+        for name in [finding["scope"], *(finding.get("entities") or [])]:
+            if levels.get(name) != "critical":
+                levels[name] = level
+    return levels
+
+
+def _columns(edges: list[tuple[str, str]]) -> dict[str, int]:
+    """Longest path from a caller nobody calls; a cycle ends where it would close."""
+    callees: dict[str, list[str]] = {}
+    for client, server in edges:
+        callees.setdefault(client, []).append(server)
+        callees.setdefault(server, [])
+    called = {server for client, server in edges if client != server}
+    column = dict.fromkeys(callees, 0)
+
+    def place(name: str, depth: int, path: frozenset[str]) -> None:
+        if depth > column[name] or depth == 0:
+            column[name] = max(column[name], depth)
+            for server in callees[name]:
+                if server not in path:
+                    place(server, depth + 1, path | {server})
+
+    roots = [n for n in callees if n not in called] or list(callees)[:1]
+    for root in roots:
+        place(root, 0, frozenset({root}))
+    return column
+
+
+def _order_rows(nodes: dict[str, Node], edges: list[tuple[str, str]]) -> None:
+    """Rows of a column by the mean row of their callers: fewer crossings."""
+    columns = max((n.column for n in nodes.values()), default=0) + 1
+    for index in range(columns):
+        members = [n for n in nodes.values() if n.column == index]
+        callers = {
+            n.name: [nodes[c].row for c, s in edges if s == n.name and nodes[c].column < index] or [0.0]
+            for n in members
+        }
+        members.sort(key=lambda n: (sum(callers[n.name]) / len(callers[n.name]), n.name))
+        for row, node in enumerate(members):
+            node.row = float(row)
