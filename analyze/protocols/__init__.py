@@ -8,7 +8,13 @@ from functools import cache
 from kubetape.analyze.protocols.contract import Protocol
 
 # Folders below analyze/protocols, each with a `PROTOCOL`. Keep this list sorted, one line each.
-FOLDERS: tuple[str, ...] = ("http1", "sip")
+FOLDERS: tuple[str, ...] = (
+    "dns",
+    "http1",
+    "ldap",
+    "sip",
+    "websocket",
+)
 
 
 @cache

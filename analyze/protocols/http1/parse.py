@@ -72,7 +72,7 @@ _REQUEST_LINE = re.compile(
 _HEADER_LINE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}[ \t]{0,8}:")
 _BLANK_LINE = re.compile(rb"\n\r?\n")
 _CHUNK_SIZE = re.compile(rb"[ \t]{0,8}([0-9a-fA-F]{1,15})[ \t]{0,32}(?:;[^\n]{0,4096})?\r?\n")
-_REQUEST_TAIL = re.compile(rb"([A-Z][A-Z_-]{1,31}) (\S+)\Z")
+_REQUEST_TAIL = re.compile(rb"([A-Z][A-Z_-]{1,31})[ \t]+(\S+)\Z")
 
 _remembered: dict[bytes, tuple[str, str] | None] = {}
 
