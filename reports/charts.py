@@ -39,8 +39,12 @@ def golden_signals(data: ReportData) -> Any | None:
     axes[0].set_ylabel("requests/s")
     axes[1].set_ylabel("p95 latency, ms")
     axes[1].set_yscale("log")
+    axes[1].yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes[1].yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if str(f"{value:e}")[0] in "25" else "")
     axes[2].set_ylabel("errors/s")
     axes[2].set_xlabel("seconds since the recording began")
+    axes[0].set_ylim(bottom=0)
+    axes[2].set_ylim(0, max(1.0, 1.1 * max(r["errors"] for r in data.timeline)))
     axes[0].legend(loc="lower left", bbox_to_anchor=(0, 1.02), ncols=3, frameon=False)
     return figure
 

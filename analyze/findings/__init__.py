@@ -42,6 +42,7 @@ SCHEMA = pa.schema(
         ("last_ns", pa.int64()),
         ("loss_could_change_it", pa.bool_()),
         ("caused_by", pa.string()),
+        ("entities", pa.list_(pa.string())),
     ]
 )
 
