@@ -1,8 +1,8 @@
 """cgroup_sample: the cgroups of containers, and the roots above all pods, v1 and v2.
 
 Strategy: the tree is walked once and then every ten seconds; in between only the folders that hold
-containers are asked for their link count (kernfs keeps it at 2 + folders), which changes when a container comes.
-A container that is gone shows by its files failing, and its parent is read again. On a hybrid node the
+containers are asked for their link count (kernfs keeps it at 2 + folders), which changes when a container
+comes. A container that is gone shows by its files failing, and its parent is read again. On a hybrid node the
 unified tree gives the id and the v1 hierarchies of the same path give the numbers.
 
 Sources: Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/*.rst, kernel/sched/core.c (cpu.stat).
@@ -149,7 +149,7 @@ class Cgroups:
                 cgroup = self._identified(child, inode, identity, is_root)
                 found[child] = self.all_seen[cgroup.cgroup_id] = cgroup
             holds = holds or bool(identity.container_id or identity.pod_uid or "kubepods" in child)
-            # Below a container only another cluster's pods are of interest; they are found by their own levels.
+            # Below a container only another cluster's pods are of interest; their own levels name them.
             nested = identity.container_id is not None and not _may_nest(name, self.mount + child)
             if not nested and depth < DEPTH_MAX:
                 self._walk(child, found, depth + 1)
@@ -157,7 +157,7 @@ class Cgroups:
             self._parents[path] = self._links(path)
 
     def _identified(self, path: str, inode: int, identity: CgroupIdentity, is_root: bool) -> Cgroup:
-        """With the unified tree's inode where that tree has the folder: it is the id that eBPF programs see."""
+        """With the unified tree's inode where that tree has the folder: the id that eBPF programs see."""
         if self.hierarchy != "v2" and self.hierarchies.unified is not None:
             try:
                 unified_inode = os.stat(self.hierarchies.unified + path).st_ino
@@ -197,7 +197,10 @@ class Cgroups:
 def _may_nest(name: str, folder: str) -> bool:
     """Whether a container has folders below it worth a walk: a node in a container has kubelet's."""
     try:
-        return any(n.removesuffix(".slice").endswith(("kubepods", "kubelet", "system", "docker")) for n in os.listdir(folder))
+        return any(
+            n.removesuffix(".slice").endswith(("kubepods", "kubelet", "system", "docker"))
+            for n in os.listdir(folder)
+        )
     except OSError:
         return False
 
@@ -216,6 +219,9 @@ def _cpu_max(data: bytes | None) -> tuple[int | None, int | None]:
     return int(fields[0]) * 1000, int(fields[1]) * 1000
 
 
+_PSI_FILES = (("psi_cpu_some_ns", "cpu"), ("psi_memory_some_ns", "memory"), ("psi_io_some_ns", "io"))
+
+
 def _v2_row(folder: str) -> Row | None:
     cpu = key_values(read(f"{folder}/cpu.stat"))
     if not cpu and not os.path.isdir(folder):
@@ -223,7 +229,11 @@ def _v2_row(folder: str) -> Row | None:
     quota, period = _cpu_max(read(f"{folder}/cpu.max"))
     row: Row = {}
     # Without the cpu controller cpu.stat still shows usage, since Linux 4.20 or so.
-    for column, name in (("cpu_usage_ns", b"usage_usec"), ("cpu_user_ns", b"user_usec"), ("cpu_system_ns", b"system_usec")):
+    for column, name in (
+        ("cpu_usage_ns", b"usage_usec"),
+        ("cpu_user_ns", b"user_usec"),
+        ("cpu_system_ns", b"system_usec"),
+    ):
         row[column] = cpu[name] * 1000 if name in cpu else None
     row["cpu_quota_ns"], row["cpu_period_ns"] = quota, period
     if quota is not None:
@@ -247,11 +257,11 @@ def _v2_row(folder: str) -> Row | None:
     if io is not None:
         row["io_read_bytes"] = row["io_write_bytes"] = 0
         for word in io.split():
-            name, _, value = word.partition(b"=")
-            if name in (b"rbytes", b"wbytes") and value.isdigit():
-                row["io_read_bytes" if name == b"rbytes" else "io_write_bytes"] += int(value)
-    for column, name in (("psi_cpu_some_ns", "cpu"), ("psi_memory_some_ns", "memory"), ("psi_io_some_ns", "io")):
-        row[column] = psi_totals(read(f"{folder}/{name}.pressure"))[0]
+            counter, _, value = word.partition(b"=")
+            if counter in (b"rbytes", b"wbytes") and value.isdigit():
+                row["io_read_bytes" if counter == b"rbytes" else "io_write_bytes"] += int(value)
+    for column, resource in _PSI_FILES:
+        row[column] = psi_totals(read(f"{folder}/{resource}.pressure"))[0]
     return row
 
 

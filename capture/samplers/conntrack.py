@@ -71,19 +71,22 @@ def entry_rows(net: str, entries_max: int = ENTRIES_MAX) -> tuple[list[Row], int
 
 
 def parse_entry(line: str) -> Row | None:
-    """One line of /proc/net/nf_conntrack: the original tuple, then the reply tuple. None unless TCP or UDP."""
+    """One line of /proc/net/nf_conntrack, or of `conntrack -L`, which leaves the first two words out: the
+    original tuple, then the reply tuple. None unless TCP or UDP."""
     words = line.split()
-    if len(words) < 4 or words[2] not in ("tcp", "udp"):
+    if words[:1] in (["ipv4"], ["ipv6"]):
+        del words[:2]
+    if len(words) < 4 or words[0] not in ("tcp", "udp"):
         return None
     values: dict[str, list[str]] = {"src": [], "dst": [], "sport": [], "dport": []}
-    for word in words[4:]:
+    for word in words[2:]:
         name, equals, value = word.partition("=")
         if equals and name in values:
             values[name].append(value)
     if any(len(v) < 2 for v in values.values()):
         return None
     return {
-        "transport": words[2],
+        "transport": words[0],
         "original_source_ip": _ip(values["src"][0]),
         "original_source_port": int(values["sport"][0]),
         "original_destination_ip": _ip(values["dst"][0]),

@@ -186,7 +186,7 @@ def neighbours(sockets: NamespaceSockets) -> list[tuple[str, str | None, int, st
 
 
 def routes(sockets: NamespaceSockets) -> list[tuple[str, str | None, int | None, int | None]]:
-    """(destination prefix, gateway, interface index, metric) of unicast routes; the local table is left out."""
+    """(destination prefix, gateway, interface index, metric) of unicast routes, without the local table."""
     rows = []
     for _, body in sockets.dump(NETLINK_ROUTE, RTM_GETROUTE, struct.pack("=BBBBBBBBI", *[0] * 9)):
         family, length, _, _, table, _, _, kind, flags = struct.unpack_from("=BBBBBBBBI", body)

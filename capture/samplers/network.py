@@ -48,7 +48,7 @@ class Namespace:
         if data is None:
             return False
         edge = final or not self._begun
-        fresh = self._interfaces(data, pid, now_ns, edge)
+        self._interfaces(data, pid, now_ns, edge)
         self._counters(net, final)
         row = conntrack.sample_row(net, self.is_host, self.proc)
         # Namespaces that track nothing would only repeat a zero.
@@ -57,7 +57,7 @@ class Namespace:
         self._listening(edge)
         if edge:
             self._tables(net, row)
-        self._begun = self._begun or fresh
+        self._begun = True
         return True
 
     def _netlink(self, pid: int) -> netlink.NamespaceSockets | None:
@@ -66,16 +66,18 @@ class Namespace:
                 self._sockets = netlink.NamespaceSockets(f"{self.proc}/{pid}/ns/net")
             except OSError as error:
                 self._no_netlink = True
-                self._note("netlink", f"network namespaces could not be entered ({error}): no addresses, routes")
+                self._note(
+                    "netlink", f"network namespaces could not be entered ({error}): no addresses, routes"
+                )
         return self._sockets
 
-    def _interfaces(self, data: bytes, pid: int, now_ns: int, edge: bool) -> bool:
+    def _interfaces(self, data: bytes, pid: int, now_ns: int, edge: bool) -> None:
         rows = []
-        for line in data.splitlines()[2:]:
-            name, colon, rest = line.rpartition(b":")
+        for line in data.decode(errors="replace").splitlines()[2:]:
+            name, colon, rest = line.rpartition(":")
             fields = rest.split()
             if colon and len(fields) >= 16:
-                rows.append((name.strip().decode(errors="replace"), fields))
+                rows.append((name.strip(), fields))
         details = edge or now_ns >= self._next_details_ns or any(name not in self._links for name, _ in rows)
         if details and (sockets := self._netlink(pid)) is not None:
             self._next_details_ns = now_ns + DETAILS_EVERY_NS
@@ -104,12 +106,15 @@ class Namespace:
                     row["is_up"], row["queue_drops"] = link.is_up, link.queue_drops
                     row["addresses"] = " ".join(link.addresses)
             self._emit("interface_sample", row)
-        return True
 
     def _counters(self, net: str, final: bool) -> None:
         """Only what changed since the reading before; zeros of the first reading are left out, so a counter
         whose first row is not at the start was 0 there."""
-        for file, split in (("snmp", _pairs_of_lines), ("netstat", _pairs_of_lines), ("snmp6", _names_and_values)):
+        for file, split in (
+            ("snmp", _pairs_of_lines),
+            ("netstat", _pairs_of_lines),
+            ("snmp6", _names_and_values),
+        ):
             data = read(f"{net}/{file}")
             if data is None:
                 continue
@@ -124,7 +129,7 @@ class Namespace:
             self._raw[file] = lines
 
     def _listening(self, edge: bool) -> None:
-        """All listeners at the start and end; in between new ones and those whose queue is not empty or changed."""
+        """All at the start and end; in between new ones and those whose queue is not empty or changed."""
         if self._sockets is None:
             return
         try:
@@ -161,7 +166,9 @@ class Namespace:
             if left_out:
                 self._note("conntrack", f"{left_out} tracked connections left out, most without translation")
             if not rows and not os.path.exists(f"{net}/nf_conntrack"):
-                self._note("conntrack", "the kernel has no /proc/net/nf_conntrack: translations are not listed")
+                self._note(
+                    "conntrack", "the kernel has no /proc/net/nf_conntrack: translations are not listed"
+                )
         if self._sockets is None:
             return
         names = {link.index: name for name, link in self._links.items()}

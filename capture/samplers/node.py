@@ -149,7 +149,7 @@ def _unescape(text: str) -> str:
 
 
 def filesystem_rows(proc: str = "/proc") -> list[Row]:
-    """filesystem_sample rows without node and ts_ns: file systems on devices, and the memory ones that fill up.
+    """filesystem_sample rows without node and ts_ns: those on devices, and memory ones that fill up.
 
     Network file systems are left out on purpose: asking a dead server for its size would hang the recorder.
     """
@@ -167,7 +167,7 @@ def filesystem_rows(proc: str = "/proc") -> list[Row]:
         if len(fields) < 3:
             continue
         device, point, kind = _unescape(fields[0]), _unescape(fields[1]), fields[2]
-        on_disk = kind in with_device and kind not in ("fuseblk",) or kind in _DISK_TYPES_WITHOUT_DEVICE
+        on_disk = (kind in with_device and kind != "fuseblk") or kind in _DISK_TYPES_WITHOUT_DEVICE
         fills_up = (kind == "tmpfs" and point in _TMPFS_OF_INTEREST) or (kind == "overlay" and point == "/")
         if not (on_disk or fills_up):
             continue

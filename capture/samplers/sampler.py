@@ -3,8 +3,8 @@
 Strategy: what costs the same on every node (the node, its CPUs and disks, the host's network) is read every
 second. What grows with the node (processes, cgroups, network namespaces) is read in turn within a
 time budget per second, each continuing where it stopped: on a small node everything is read every
-second, on a node of 200 pods each cgroup every few seconds, and the recorder's cost stays the same. Nearly all
-columns count since a beginning, so a longer interval loses resolution, not totals.
+second, on a node of 200 pods each cgroup every few seconds, and the recorder's cost stays the same. Nearly
+all columns count since a beginning, so a longer interval loses resolution, not totals.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 from kubetape.bundle import ProbeStatus
 from kubetape.capture.samplers import node as node_files
 from kubetape.capture.samplers.cgroups import Cgroups, Hierarchies
+from kubetape.capture.samplers.files import read
 from kubetape.capture.samplers.network import Namespace
 from kubetape.capture.samplers.processes import Processes
 from kubetape.capture.samplers.tables import RowBuffer
@@ -90,7 +91,9 @@ class Samplers:
     def start(self, interval_s: float = 1.0) -> Samplers:
         """The first, complete reading now, then one every `interval_s` in a thread until `stop`."""
         self.sample(time.monotonic_ns(), first=True)
-        self._thread = threading.Thread(target=self._run, args=(interval_s,), name="kubetape-samplers", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, args=(interval_s,), name="kubetape-samplers", daemon=True
+        )
         self._thread.start()
         return self
 
@@ -272,7 +275,7 @@ class Samplers:
         row["cgroup_id"] = self._cgroup_id_of(pid) if pid is not None else None
 
     def _scan_owners(self) -> dict[int, int]:
-        """Socket inode -> lowest pid that has it open. All processes, as parents listen for their children."""
+        """Socket inode -> lowest pid that has it open: parents listen for their children."""
         owners: dict[int, int] = {}
         for pid in sorted(self._processes.alive | {os.getpid()}, reverse=True):
             folder = f"{self.proc}/{pid}/fd"
@@ -287,8 +290,10 @@ class Samplers:
     def _cgroup_id_of(self, pid: int) -> int | None:
         """The id in the tree that names the containers (the unified one where there is one)."""
         mount = self._cgroups.hierarchies.unified
-        data = node_files.read(f"{self.proc}/{pid}/cgroup") or b""
-        path = next((line[3:].decode(errors="replace") for line in data.splitlines() if line.startswith(b"0::")), None)
+        data = read(f"{self.proc}/{pid}/cgroup") or b""
+        path = next(
+            (line[3:].decode(errors="replace") for line in data.splitlines() if line.startswith(b"0::")), None
+        )
         if mount is None or path is None:
             return None
         if path not in self._cgroup_ids:
