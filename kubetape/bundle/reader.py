@@ -148,6 +148,8 @@ class Bundle:
                 values = pa.nulls(data.num_rows, field.type)
             else:
                 raise self._error(f"table {name} lacks the column {column}")
+            if values.null_count and not field.nullable:
+                raise self._error(f"table {name}, column {column}: NULL in {values.null_count} rows")
             result[column] = values
         return pa.table(result)
 
