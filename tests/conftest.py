@@ -56,3 +56,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def root() -> Path:
     """The top of the checkout."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Path:
+    """The folder of the capture corpus; for tests marked `corpus`."""
+    return CORPUS
