@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -84,7 +85,7 @@ def test_damaged_captures_raise_nothing(corpus: Path, tmp_path: Path, seed: int)
             data = bundle.table("socket_data")
             payloads = [_damaged(p or b"", chance) for p in data.column("payload").to_pylist()]
             place = data.schema.get_field_index("payload")
-            data = data.set_column(place, data.schema.field(place), [payloads])
+            data = data.set_column(place, data.schema.field(place), pa.array(payloads, pa.large_binary()))
             decode_all(bundle.table("connection"), data)
 
 
