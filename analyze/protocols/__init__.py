@@ -11,6 +11,7 @@ from kubetape.analyze.protocols.contract import Protocol
 FOLDERS: tuple[str, ...] = (
     "dns",
     "http1",
+    "http2",
     "ldap",
     "sip",
     "websocket",
