@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from tests.unit.analyze.protocols import test_sip
+from collections.abc import Sequence
+
+from tests.unit.analyze.protocols import test_ldap, test_sip
+from tests.unit.analyze.protocols.wire import Piece
+
+
+def _sides(dialogue: Sequence[Piece]) -> tuple[bytes, bytes]:
+    return b"".join(p[1] for p in dialogue if p[0] == "c"), b"".join(p[1] for p in dialogue if p[0] == "s")
+
 
 SAMPLES: dict[str, tuple[bytes, bytes]] = {
-    "sip": (
-        b"".join(p[1] for p in test_sip.CALL if p[0] == "c"),
-        b"".join(p[1] for p in test_sip.CALL if p[0] == "s"),
-    ),
+    "ldap": _sides(test_ldap.DIALOGUE),
+    "sip": _sides(test_sip.CALL),
 }

@@ -89,8 +89,14 @@ def outcome(row: Request) -> str:
 
 def brief(rows: Iterable[Request], *names: str) -> list[tuple[Any, ...]]:
     """The named fields of each row ('outcome' as the table will have it), in order of their beginnings."""
-    listed = sorted(rows, key=lambda row: (row.request or row.response).first_ns)  # type: ignore[union-attr]
+    listed = sorted(rows, key=_begins)
     return [tuple(outcome(r) if n == "outcome" else getattr(r, n) for n in names) for r in listed]
+
+
+def _begins(row: Request) -> tuple[int, int]:
+    span = row.request or row.response
+    assert span is not None
+    return span.first_ns, span.start
 
 
 def feed_anything(name: str, client: bytes, server: bytes, *, datagrams: bool = False) -> list[Request]:
