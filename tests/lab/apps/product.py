@@ -1,0 +1,196 @@
+"""The shop's product service: HTTP in front of MariaDB and Redis, as a pod runs it.
+
+    python product.py --port 8080 --control FILE
+
+FILE is JSON and may change while the service runs: {"slow_sql": true, "extra_ms": 80}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import queue
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+
+import pymysql
+import redis
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PRODUCT_SQL = (
+    "SELECT p.id, p.code, p.name, c.name AS category, pr.amount_cents FROM product p "
+    "JOIN category c ON c.id = p.category_id JOIN price pr ON pr.product_id = p.id WHERE p.id = %s"
+)
+LIST_SQL = "SELECT id, name FROM product WHERE category_id = %s ORDER BY id LIMIT 20"
+STOCK_SQL = "SELECT warehouse, quantity FROM stock WHERE product_id = %s"
+TOP_SQL = "SELECT product_id, stars FROM top_rated WHERE category_id = %s ORDER BY stars DESC, product_id LIMIT 10"
+# Joins over `code`, which no table has an index on.
+TOP_UNINDEXED_SQL = (
+    "SELECT p.id, p.name, AVG(r.stars) AS stars, MIN(s.quantity) AS quantity FROM product p "
+    "JOIN review r ON r.product_code = p.code JOIN stock s ON s.product_code = p.code "
+    "WHERE p.category_id = %s GROUP BY p.id, p.name ORDER BY stars DESC, p.id LIMIT 10"
+)
+REVIEW_SQL = "INSERT INTO review (product_code, stars, body) SELECT code, %s, %s FROM product WHERE id = %s"
+
+CACHE_S = 3
+# A connection is given up after so many uses: names are then looked up again, as they are in a real shop.
+USES_PER_CONNECTION = 40
+
+
+class Control:
+    """What the lab asks of this process while it runs; read again when the file has changed."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.stamp = -1
+        self.values: dict[str, Any] = {}
+
+    def get(self, name: str, default: Any) -> Any:
+        stamp = os.stat(self.path).st_mtime_ns
+        if stamp != self.stamp:
+            with open(self.path) as file:
+                self.values = json.load(file)
+            self.stamp = stamp
+        return self.values.get(name, default)
+
+
+class Pool:
+    """Connections of one kind, kept between requests."""
+
+    def __init__(self, connect: Any) -> None:
+        self.connect = connect
+        self.idle: queue.SimpleQueue[tuple[Any, int]] = queue.SimpleQueue()
+
+    @contextmanager
+    def connection(self) -> Iterator[Any]:
+        try:
+            connection, uses = self.idle.get_nowait()
+        except queue.Empty:
+            connection, uses = self.connect(), 0
+        try:
+            yield connection
+        except BaseException:
+            connection.close()
+            raise
+        if uses + 1 < USES_PER_CONNECTION:
+            self.idle.put((connection, uses + 1))
+        else:
+            connection.close()
+
+
+class Service:
+    """The answers; each takes what was asked and returns (status, JSON value)."""
+
+    def __init__(self, control: Control) -> None:
+        self.control = control
+        self.mysql = Pool(self._connect_mysql)
+        self.redis = Pool(lambda: redis.Redis(host="redis", single_connection_client=True))
+
+    @staticmethod
+    def _connect_mysql() -> Any:
+        return pymysql.connect(
+            host="mysql", user="shop", password="shop", database="shop", autocommit=True,
+            cursorclass=pymysql.cursors.DictCursor,
+        )  # fmt: skip
+
+    def query(self, statement: str, *values: Any) -> list[dict[str, Any]]:
+        with self.mysql.connection() as connection, connection.cursor() as cursor:
+            cursor.execute(statement, values)
+            return list(cursor.fetchall())
+
+    def product(self, number: int) -> tuple[int, Any]:
+        key = f"product:{number}"
+        with self.redis.connection() as cache:
+            cache.incr(f"views:{number}")
+            if cached := cache.get(key):
+                return 200, json.loads(cached)
+        rows = self.query(PRODUCT_SQL, number)
+        if not rows:
+            return 404, {"error": f"no product {number}"}
+        answer = rows[0] | {"stock": self.query(STOCK_SQL, number)}
+        with self.redis.connection() as cache:
+            cache.setex(key, CACHE_S, json.dumps(answer))
+        return 200, answer
+
+    def listing(self, category: int) -> tuple[int, Any]:
+        return 200, self.query(LIST_SQL, category)
+
+    def top(self, category: int) -> tuple[int, Any]:
+        statement = TOP_UNINDEXED_SQL if self.control.get("slow_sql", False) else TOP_SQL
+        return 200, self.query(statement, category)
+
+    def review(self, number: int, body: dict[str, Any]) -> tuple[int, Any]:
+        self.query(REVIEW_SQL, int(body["stars"]), str(body["text"]), number)
+        return 201, {"product": number}
+
+    def answer(self, method: str, target: str, body: bytes) -> tuple[int, Any]:
+        """Route one request."""
+        if extra_ms := self.control.get("extra_ms", 0):
+            time.sleep(extra_ms / 1000)
+        url = urlsplit(target)
+        match method, *url.path.strip("/").split("/"):
+            case "GET", "healthz":
+                return 200, {"ok": True}
+            case "GET", "products", "top":
+                return self.top(int(parse_qs(url.query)["category"][0]))
+            case "GET", "products":
+                return self.listing(int(parse_qs(url.query)["category"][0]))
+            case "GET", "products", number:
+                return self.product(int(number))
+            case "POST", "products", number, "reviews":
+                return self.review(int(number), json.loads(body))
+        return 404, {"error": "no such page"}
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    # Headers and body leave in one write, at once.
+    wbufsize = -1
+    disable_nagle_algorithm = True
+    service: Service
+
+    def handle_any(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        try:
+            status, value = self.service.answer(self.command, self.path, body)
+        except (pymysql.MySQLError, redis.RedisError, OSError) as error:
+            print(f"{self.command} {self.path}: {error!r}", file=sys.stderr, flush=True)
+            status, value = 503, {"error": type(error).__name__}
+        data = json.dumps(value, default=str).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    do_GET = do_POST = handle_any  # noqa: N815
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing: the gateway logs."""
+
+
+class Server(ThreadingHTTPServer):
+    request_queue_size = 128
+    daemon_threads = True
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--control", required=True)
+    options = parser.parse_args()
+    Handler.service = Service(Control(options.control))
+    threading.stack_size(256 * 1024)
+    Server(("", options.port), Handler).serve_forever()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,306 @@
+"""The shop: its pods, in the order they start, and how they are taken away again.
+
+load -> gateway (nginx) -> product (three replicas) -> mysql (MariaDB), redis; names from kube-system/dns
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import itertools
+import json
+import os
+import secrets
+import shutil
+import socket
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.lab import database, metadata
+from tests.lab.cgroups import CgroupTree
+from tests.lab.errors import LabError
+from tests.lab.faults import Fault
+from tests.lab.network import Bridge, free_subnet
+from tests.lab.pods import Pod
+
+APPS = Path(__file__).resolve().parent / "apps"
+FOLDER_PREFIX = "kt-lab-"
+NAMESPACE = "shop"
+REPLICAS = 3
+FIRST_POD = 9  # the addresses before it are the node's
+READY_TIMEOUT_S = 20.0
+
+_RESOLV_CONF = """nameserver {dns}
+search shop.svc.cluster.local svc.cluster.local cluster.local
+options ndots:5
+"""
+
+_NGINX_CONF = """daemon off;
+user root;
+worker_processes 1;
+pid {folder}/nginx.pid;
+error_log stderr warn;
+events {{ worker_connections 512; }}
+http {{
+  log_format timed '{{"path":"$request_uri","status":$status,"seconds":$request_time,"upstream":"$upstream_addr"}}';
+  access_log {folder}/access.log timed;
+  client_body_temp_path {folder}/nginx-body;
+  proxy_temp_path {folder}/nginx-proxy;
+  fastcgi_temp_path {folder}/nginx-fastcgi;
+  uwsgi_temp_path {folder}/nginx-uwsgi;
+  scgi_temp_path {folder}/nginx-scgi;
+  upstream product {{
+{servers}
+    keepalive 16;
+  }}
+  server {{
+    listen 80;
+    location / {{
+      proxy_pass http://product;
+      proxy_http_version 1.1;
+      proxy_set_header Connection "";
+      proxy_set_header Host $host;
+      proxy_set_header X-Request-ID $request_id;
+    }}
+  }}
+}}
+"""
+
+
+@dataclass(frozen=True)
+class State:
+    """What is needed to take a lab away that nobody holds any more."""
+
+    lab_id: str
+    bridge: str
+    subnet: str
+    owner_pid: int
+    kept: bool  # `up` leaves it running on purpose
+    faults: list[str]
+
+
+class Shop:
+    """A running shop; a context manager. `rate` is the load in requests per second, 0 for none.
+
+    Public after the start: `pods` by name, `folder` (logs, control files), `k8s` (objects for `--from-dir`).
+    """
+
+    def __init__(self, *, rate: float = 30.0, workers: int = 8, node: str | None = None, kept: bool = False) -> None:
+        self.lab_id = secrets.token_hex(3)
+        self.rate = rate
+        self.workers = workers
+        self.node = node or socket.gethostname()
+        self.kept = kept
+        self.folder = Path(tempfile.gettempdir()) / f"{FOLDER_PREFIX}{self.lab_id}"
+        self.k8s = self.folder / "k8s"
+        self.tree = CgroupTree(f"kt{self.lab_id}")
+        self.bridge = Bridge(f"kt{self.lab_id}-br", free_subnet(int(self.lab_id, 16)))
+        self.faults: list[Fault] = []
+        self.pods = {pod.name: pod for pod in self._plan()}
+
+    # ---- the plan ---------------------------------------------------------------------------------
+
+    def _plan(self) -> list[Pod]:
+        addresses = itertools.islice(self.bridge.subnet.hosts(), FIRST_POD, None)
+
+        def pod(app: str, kind: str, name: str, port: int | None, image: str, namespace: str = NAMESPACE) -> Pod:
+            return Pod(name, namespace, app, kind, str(next(addresses)), port, image, hashes[app])
+
+        # Alphabet of Kubernetes' generated names: no vowels, nothing that looks alike.
+        def word(length: int) -> str:
+            return "".join(secrets.choice("bcdfghjklmnpqrstvwxz2456789") for _ in range(length))
+
+        hashes = {app: word(10) for app in ("dns", "redis", "mysql", "product", "gateway", "load")}
+
+        def deployed(app: str) -> str:
+            return f"{app}-{hashes[app]}-{word(5)}"
+
+        return [
+            pod("dns", "Deployment", deployed("dns"), 53, "lab/dnsmasq:2.90", "kube-system"),
+            pod("redis", "StatefulSet", "redis-0", 6379, "lab/redis:7.0"),
+            pod("mysql", "StatefulSet", "mysql-0", 3306, "lab/mariadb:10.11"),
+            *(pod("product", "Deployment", deployed("product"), 8080, "lab/product:1.4.2") for _ in range(REPLICAS)),
+            pod("gateway", "Deployment", deployed("gateway"), 80, "lab/nginx:1.22"),
+            pod("load", "Deployment", deployed("load"), None, "lab/load:1.0"),
+        ]
+
+    def of(self, app: str) -> list[Pod]:
+        """The pods of one app, in the order of their replicas."""
+        return [pod for pod in self.pods.values() if pod.app == app]
+
+    def one(self, app: str) -> Pod:
+        return self.of(app)[0]
+
+    @property
+    def load_log(self) -> Path:
+        """What the load generator measured: JSON lines, see apps/load.py."""
+        return self.folder / "load.jsonl"
+
+    # ---- start and stop ---------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start everything; returns when the shop has answered a request through the gateway."""
+        data = database.data_folder()
+        self.folder.mkdir(mode=0o755)
+        self._write_state()
+        self.bridge.up()
+        (self.folder / "resolv.conf").write_text(_RESOLV_CONF.format(dns=self.one("dns").ip))
+        for number, pod in enumerate(self.pods.values()):
+            pod.sandbox(self.tree, self.bridge, f"kt{self.lab_id}p{number}", self.folder, self.folder / "resolv.conf")
+        shutil.copytree(data, self.folder / "mysql")
+        for app in ("dns", "redis", "mysql", "product", "gateway"):
+            for pod in self.of(app):
+                pod.start(self.tree, self._command(pod), self.folder)
+        for pod in self.pods.values():
+            if pod.port:
+                pod.wait_for_port()
+        self._wait_for_answer()
+        metadata.write(self.k8s, list(self.pods.values()), self.node, self.bridge.node_ip, str(self.bridge.subnet))
+        if self.rate > 0:
+            self.one("load").start(self.tree, self._command(self.one("load")), self.folder)
+
+    def stop(self) -> None:
+        """Take everything away again; safe to call at any time, and twice."""
+        remove(self.tree, self.bridge, self.folder)
+        for pod in self.pods.values():
+            for process in (pod.pause, pod.container):
+                if process is not None:
+                    process.wait()
+
+    def release(self) -> None:
+        """Leave the shop running when this process ends."""
+        self.kept = True
+        self._write_state()
+
+    def _write_state(self) -> None:
+        state = State(
+            self.lab_id, self.bridge.name, str(self.bridge.subnet), os.getpid(), self.kept,
+            [fault.name for fault in self.faults],
+        )  # fmt: skip
+        _write_atomically(self.folder / "state.json", asdict(state))
+
+    # ---- what each pod runs -----------------------------------------------------------------------
+
+    def _command(self, pod: Pod) -> Sequence[str]:
+        match pod.app:
+            case "dns":
+                return self._dns_command(pod)
+            case "redis":
+                return ["redis-server", "--bind", pod.ip, "--port", str(pod.port), "--protected-mode", "no",
+                        "--save", "", "--appendonly", "no", "--dir", str(self.folder)]  # fmt: skip
+            case "mysql":
+                return ["mariadbd", *database.SERVER_OPTIONS, f"--datadir={self.folder / 'mysql'}",
+                        f"--socket={self.folder / 'mysql.sock'}", f"--bind-address={pod.ip}",
+                        f"--pid-file={self.folder / 'mysql.pid'}", f"--port={pod.port}"]  # fmt: skip
+            case "product":
+                self.control(pod)
+                return [sys.executable, str(APPS / "product.py"), "--port", str(pod.port),
+                        "--control", str(self._control_file(pod))]  # fmt: skip
+            case "gateway":
+                servers = "\n".join(f"    server {p.ip}:{p.port};" for p in self.of("product"))
+                conf = self.folder / "nginx.conf"
+                conf.write_text(_NGINX_CONF.format(folder=self.folder, servers=servers))
+                return ["nginx", "-e", "stderr", "-p", str(self.folder), "-c", str(conf)]
+            case "load":
+                return [sys.executable, str(APPS / "load.py"), "--rate", str(self.rate),
+                        "--workers", str(self.workers), "--log", str(self.load_log)]  # fmt: skip
+        raise LabError(f"no command for {pod.app}")
+
+    def _dns_command(self, pod: Pod) -> Sequence[str]:
+        hosts = self.folder / "hosts"
+        names = [(p.ip, f"{p.app}.{p.namespace}.svc.cluster.local") for p in self.pods.values() if p.port]
+        hosts.write_text("".join(f"{ip} {name}\n" for ip, name in names))
+        return ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts",
+                f"--addn-hosts={hosts}", "--local=/cluster.local/", "--local-ttl=5", f"--listen-address={pod.ip}",
+                "--bind-interfaces", "--user=root", "--pid-file=", "--cache-size=0"]  # fmt: skip
+
+    def _wait_for_answer(self) -> None:
+        url = f"http://{self.one('gateway').ip}/products/1"
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while True:
+            try:
+                with opener.open(url, timeout=5) as answer:
+                    answer.read()
+                    return
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    raise LabError(f"the shop does not answer: {error} (logs: {self.folder})") from error
+                time.sleep(0.05)
+
+    # ---- faults -----------------------------------------------------------------------------------
+
+    def apply(self, fault: Fault) -> None:
+        """Switch a fault on."""
+        fault.apply(self)
+        self.faults.append(fault)
+        self._write_state()
+
+    def lift(self, fault: Fault) -> None:
+        """Switch a fault off again."""
+        fault.remove(self)
+        self.faults.remove(fault)
+        self._write_state()
+
+    def control(self, pod: Pod, **values: Any) -> None:
+        """Change what a product pod is asked to do (see apps/product.py); None takes a value back."""
+        file = self._control_file(pod)
+        old = json.loads(file.read_text()) if file.exists() else {}
+        _write_atomically(file, {k: v for k, v in (old | values).items() if v is not None})
+
+    def _control_file(self, pod: Pod) -> Path:
+        return self.folder / f"{pod.name}.control.json"
+
+
+def remove(tree: CgroupTree, bridge: Bridge, folder: Path) -> None:
+    """Kill a lab's processes, then remove its cgroups, bridge and folder. Namespaces end with their processes."""
+    tree.kill()
+    tree.remove()
+    bridge.down()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def states() -> list[State]:
+    """Every lab on this machine, alive or left behind."""
+    found = []
+    for folder in sorted(Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*")):
+        with contextlib.suppress(FileNotFoundError):
+            found.append(State(**json.loads((folder / "state.json").read_text())))
+    return found
+
+
+def remove_by_state(state: State) -> None:
+    """Take away a lab that another process started."""
+    bridge = Bridge(state.bridge, ipaddress.IPv4Network(state.subnet))
+    remove(CgroupTree(f"kt{state.lab_id}"), bridge, Path(tempfile.gettempdir()) / f"{FOLDER_PREFIX}{state.lab_id}")
+
+
+def is_abandoned(state: State) -> bool:
+    """Nobody holds it and nobody meant it to stay."""
+    return not state.kept and not Path(f"/proc/{state.owner_pid}").exists()
+
+
+def _write_atomically(path: Path, value: object) -> None:
+    temporary = path.with_suffix(".new")
+    temporary.write_text(json.dumps(value))
+    temporary.rename(path)
