@@ -156,7 +156,8 @@ def test_gap_and_start_in_the_middle() -> None:
     rows = decode(
         [
             ("c", search(5, "dc=x", EQUAL)),
-            ("s", big, 40),
+            ("s", big[:40]),
+            ("s", big[40:], 0),
             ("s", message(5, result(0x65, 0))),
             ("c", BIND),
             ("s", BIND_OK),

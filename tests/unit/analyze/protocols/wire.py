@@ -15,7 +15,7 @@ from kubetape.analyze.streams import ConnectionStreams, Run, Stream
 CLIENT_PORT = 40000
 
 # (side, bytes): side "c" or "s"; or (side, bytes, captured): only the first `captured` bytes are there;
-# captured 0 is a gap.
+# the rest was cut by the payload policy; captured 0: all of it was lost.
 Piece = tuple[str, bytes] | tuple[str, bytes, int]
 
 
@@ -45,7 +45,8 @@ def streams_of(pieces: Sequence[Piece], datagrams: bool = False) -> ConnectionSt
     for number, piece in enumerate(pieces, 1):
         side, data = piece[0], piece[1]
         captured = piece[2] if len(piece) > 2 else len(data)
-        sides[side].append((number * 1000, ends[side], len(data), data[:captured]))
+        if captured:
+            sides[side].append((number * 1000, ends[side], len(data), data[:captured]))
         ends[side] += len(data)
     return ConnectionStreams(
         1, "wire", datagrams, make_stream(sides["c"], datagrams), make_stream(sides["s"], datagrams)
