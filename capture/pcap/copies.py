@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from kubetape.capture.pcap.decode import Layer4
 from kubetape.capture.pcap.packets import Bools, Bytes, Ints
+from kubetape.capture.pcap.transport import Layer4
 
 # With an IP identification of its own a copy is known for sure; it only must not be a number used again.
 COPY_WITHIN_NS = 1_000_000_000

@@ -7,111 +7,19 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass, field
-
 import numpy as np
 
 from kubetape.capture.pcap.fragments import Fragment, Reassembler
+from kubetape.capture.pcap.frames import MAX_LAYERS, Frames, Skipped
+from kubetape.capture.pcap.ip_layer import Ip, parse_ipv4, parse_ipv6
 from kubetape.capture.pcap.link_layer import ETHERNET, IPV4, IPV6, TRANSPARENT_ETHERNET, Labels, find_ip
-from kubetape.capture.pcap.packets import Bools, Bytes, Ints, Packets
-from kubetape.capture.pcap.rows import HEADER_BYTES, MAX_NETWORK_OFFSET, Rows, uniform
+from kubetape.capture.pcap.packets import Bytes, Ints, Packets
+from kubetape.capture.pcap.rows import MAX_NETWORK_OFFSET, Rows, uniform
+from kubetape.capture.pcap.transport import EMPTY, TCP, UDP, Layer4, read_transport
 from kubetape.capture.pcap.tunnels import inner_of_gre, inner_of_udp
 
-MAX_LAYERS = 8  # tunnels in tunnels; more is not traffic
-TCP, UDP, IP_IN_IP, IPV6_IN_IP, GRE, ICMP, ICMP6 = 6, 17, 4, 41, 47, 1, 58
+IP_IN_IP, IPV6_IN_IP, GRE, ICMP, ICMP6 = 4, 41, 47, 1, 58
 RAW_IP = 101
-# IPv6 extension headers (RFC 8200, RFC 4302): hop-by-hop, routing, destination options, mobility, HIP, shim6.
-EXTENSIONS = (0, 43, 60, 135, 139, 140)
-FRAGMENT_HEADER, AUTHENTICATION = 44, 51
-
-
-@dataclass
-class Layer4:
-    """n TCP segments and UDP datagrams as columns (all int64 unless said otherwise).
-
-    order: number of the packet in the window, for a stable sort; buffer: index into the window's buffers;
-    frame_at, ip_at: offsets of the outermost link header and the innermost IP header in that buffer;
-    source_key, target_key: 64-bit mixes of the addresses; payload_at: offset of the payload; size: its true
-    length; captured: how much of it is there; ip_id: identification, -1 for IPv6; seq .. window: TCP's, else 0
-    (seq of UDP: its checksum); options: bytes of TCP options.
-    """
-
-    order: Ints
-    ts_ns: Ints
-    buffer: Ints
-    frame_at: Ints
-    ip_at: Ints
-    protocol: Ints
-    source_key: Ints
-    target_key: Ints
-    source_port: Ints
-    target_port: Ints
-    ip_id: Ints
-    label: Ints
-    payload_at: Ints
-    size: Ints
-    captured: Ints
-    seq: Ints
-    ack: Ints
-    flags: Ints
-    window: Ints
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def take(self, which: Ints | Bools) -> Layer4:
-        return Layer4(*(getattr(self, f.name)[which] for f in dataclasses.fields(self)))
-
-    @staticmethod
-    def concatenate(parts: list[Layer4]) -> Layer4:
-        names = [f.name for f in dataclasses.fields(Layer4)]
-        return Layer4(*(np.concatenate([getattr(p, n) for p in parts]) for n in names))
-
-
-EMPTY = Layer4(*(np.zeros(0, np.int64) for _ in dataclasses.fields(Layer4)))
-
-
-@dataclass
-class Skipped:
-    """Packets that became no row, by reason."""
-
-    counts: dict[str, int] = field(default_factory=dict)
-
-    def add(self, reason: str, count: int) -> None:
-        if count:
-            self.counts[reason] = self.counts.get(reason, 0) + count
-
-
-@dataclass
-class _Frames:
-    """Packets on their way: `at` is where the next header begins, `end` where captured bytes end, `true_end`
-    where the packet's own do; kind: LINKTYPE of that header, RAW_IP for IP."""
-
-    order: Ints
-    ts_ns: Ints
-    frame_at: Ints
-    at: Ints
-    end: Ints
-    true_end: Ints
-    link: Ints
-    label: Ints
-
-    def take(self, which: Ints | Bools) -> _Frames:
-        return _Frames(*(getattr(self, f.name)[which] for f in dataclasses.fields(self)))
-
-    def inside(self, which: Ints, at: Ints, true_end: Ints, link: Ints, label: Ints) -> _Frames:
-        """The packets that begin at `at` within those chosen."""
-        return _Frames(
-            self.order[which],
-            self.ts_ns[which],
-            self.frame_at[which],
-            at,
-            np.minimum(self.end[which], true_end),
-            true_end,
-            link,
-            label,
-        )
 
 
 class Decoder:
@@ -130,7 +38,7 @@ class Decoder:
         side_frames: list[tuple[int, int, int, int, int, int]] = []
         first = 0
         for number, packets in enumerate(window):
-            frames = _Frames(
+            frames = Frames(
                 np.arange(first, first + len(packets)),
                 packets.ts_ns,
                 packets.offset,
@@ -150,7 +58,7 @@ class Decoder:
             buffers.append(buffer)
             columns = np.array(side_frames, np.int64).T
             order, ts_ns, at, end, true_end, label = columns
-            frames = _Frames(order, ts_ns, at, at, end, true_end, np.full(len(at), RAW_IP), label)
+            frames = Frames(order, ts_ns, at, at, end, true_end, np.full(len(at), RAW_IP), label)
             side, side_frames = bytearray(), []
             self._layers(buffer, len(buffers) - 1, frames, parts, side, side_frames)
         if not parts:
@@ -164,7 +72,7 @@ class Decoder:
         self,
         buffer: Bytes,
         number: int,
-        frames: _Frames,
+        frames: Frames,
         parts: list[Layer4],
         side: bytearray,
         side_frames: list[tuple[int, int, int, int, int, int]],
@@ -174,7 +82,7 @@ class Decoder:
         for _ in range(MAX_LAYERS):
             if not work:
                 return
-            following: list[_Frames] = []
+            following: list[Frames] = []
             for some in work:
                 self._one_layer(buffer, number, some, parts, following, side, side_frames)
             work = following
@@ -184,9 +92,9 @@ class Decoder:
         self,
         buffer: Bytes,
         number: int,
-        frames: _Frames,
+        frames: Frames,
         parts: list[Layer4],
-        following: list[_Frames],
+        following: list[Frames],
         side: bytearray,
         side_frames: list[tuple[int, int, int, int, int, int]],
     ) -> None:
@@ -207,7 +115,7 @@ class Decoder:
         ip_at = frames.at + offset
         if len(offset) and int(offset.max()) > MAX_NETWORK_OFFSET:
             rows, offset = Rows.at(buffer, ip_at), np.zeros_like(offset)
-        for ip_type, parse in ((IPV4, _ipv4), (IPV6, _ipv6)):
+        for ip_type, parse in ((IPV4, parse_ipv4), (IPV6, parse_ipv6)):
             mine = np.nonzero(kind == ip_type)[0]
             if not len(mine):
                 continue
@@ -227,7 +135,7 @@ class Decoder:
     def _fragments(
         self,
         buffer: Bytes,
-        packet: _Ip,
+        packet: Ip,
         side: bytearray,
         side_frames: list[tuple[int, int, int, int, int, int]],
     ) -> None:
@@ -267,9 +175,7 @@ class Decoder:
                     )
                 )
 
-    def _transport(
-        self, buffer: Bytes, number: int, packet: _Ip, parts: list[Layer4], following: list[_Frames]
-    ) -> None:
+    def _transport(self, buffer: Bytes, number: int, packet: Ip, parts: list[Layer4], following: list[Frames]) -> None:
         """TCP and UDP to `parts`, packets within packets to `following`."""
         protocol = packet.protocol
         final: list[Ints] = []
@@ -289,9 +195,7 @@ class Decoder:
                     )
                 )
             elif proto == GRE:
-                inner = inner_of_gre(
-                    Rows.at(buffer, packet.l4_at[chosen]), packet.frames.label[chosen], self.labels
-                )
+                inner = inner_of_gre(Rows.at(buffer, packet.l4_at[chosen]), packet.frames.label[chosen], self.labels)
                 good = inner.found & (inner.offset <= room[chosen])
                 self.skipped.add("GRE of another kind", int((~good).sum()))
                 chosen = chosen[good]
@@ -319,7 +223,7 @@ class Decoder:
         chosen = np.sort(np.concatenate(final)) if len(final) > 1 else final[0] if final else np.zeros(0, np.int64)
         if not len(chosen):
             return
-        layer4, rows, chosen = _layer4(buffer, number, packet, chosen, self.skipped)
+        layer4, rows, chosen = read_transport(buffer, number, packet, chosen, self.skipped)
         is_udp = layer4.protocol == UDP
         tunnel = inner_of_udp(rows, layer4.target_port, layer4.label, self.labels) if is_udp.any() else None
         if tunnel is not None:
@@ -338,212 +242,3 @@ class Decoder:
             )
             layer4 = layer4.take(~tunnel.found)
         parts.append(layer4)
-
-
-@dataclass
-class _Ip:
-    """n IP packets of one version: what their headers say. l4_at, true_end: buffer offsets of the payload."""
-
-    version: int
-    rows: Rows
-    frames: _Frames
-    frames_ip_at: Ints
-    l4_offset: int | Ints  # of the transport header within `rows`
-    l4_at: Ints
-    true_end: Ints
-    protocol: Ints
-    ttl: Ints
-    ip_id: Ints
-    source_key: Ints
-    target_key: Ints
-    fragment: Bools
-    fragment_id: Ints
-    fragment_offset: Ints
-    more_fragments: Bools
-
-
-def _ipv4(
-    buffer: Bytes, rows: Rows, offset: int | Ints, frames: _Frames, ip_at: Ints, skipped: Skipped
-) -> _Ip:
-    """RFC 791. Packets whose header is cut off or impossible are left out."""
-    first = rows.field(offset, 1)
-    header = (first & 15) * 4
-    good = (frames.end - ip_at >= header) & (header >= 20) & (first >> 4 == 4)
-    if not good.all():
-        skipped.add("IP header cut off or damaged", int((~good).sum()))
-        rows, frames, ip_at, header = rows.take(good), frames.take(good), ip_at[good], header[good]
-        offset = offset if isinstance(offset, int) else offset[good]
-    header_or_one = uniform(header)
-    size = rows.field(offset + 2, 2)
-    # Segmentation offload leaves the length 0 where a packet exceeds 65535 bytes (Linux, "BIG TCP").
-    size = np.where(size == 0, frames.true_end - ip_at, np.maximum(size, header))
-    fragment_field = rows.field(offset + 6, 2)
-    ip_id = rows.field(offset + 4, 2)
-    true_end = ip_at + size
-    frames = dataclasses.replace(frames, end=np.minimum(frames.end, true_end))
-    return _Ip(
-        version=4,
-        rows=rows,
-        frames=frames,
-        frames_ip_at=ip_at,
-        l4_offset=offset + header_or_one,
-        l4_at=ip_at + header,
-        true_end=true_end,
-        protocol=rows.field(offset + 9, 1),
-        ttl=rows.field(offset + 8, 1),
-        ip_id=ip_id,
-        source_key=_mix(rows.field(offset + 12, 4)),
-        target_key=_mix(rows.field(offset + 16, 4)),
-        fragment=(fragment_field & 0x3FFF) != 0,
-        fragment_id=ip_id,
-        fragment_offset=(fragment_field & 0x1FFF) * 8,
-        more_fragments=(fragment_field & 0x2000) != 0,
-    )
-
-
-def _ipv6(
-    buffer: Bytes, rows: Rows, offset: int | Ints, frames: _Frames, ip_at: Ints, skipped: Skipped
-) -> _Ip:
-    """RFC 8200, extension headers followed. Packets whose headers are cut off are left out."""
-    good = (frames.end - ip_at >= 40) & (rows.field(offset, 1) >> 4 == 6)
-    if not good.all():
-        skipped.add("IP header cut off or damaged", int((~good).sum()))
-        rows, frames, ip_at = rows.take(good), frames.take(good), ip_at[good]
-        offset = offset if isinstance(offset, int) else offset[good]
-    count = len(rows)
-    size = rows.field(offset + 4, 2)
-    # Length 0: a jumbogram, or segmentation offload (RFC 2675, "BIG TCP").
-    true_end = np.where(size == 0, frames.true_end, ip_at + 40 + size)
-    frames = dataclasses.replace(frames, end=np.minimum(frames.end, true_end))
-    protocol = rows.field(offset + 6, 1)
-    skip = np.full(count, 40, np.int64)
-    fragment = np.zeros(count, bool)
-    fragment_id, fragment_offset = np.zeros(count, np.int64), np.zeros(count, np.int64)
-    more = np.zeros(count, bool)
-    left = np.nonzero(np.isin(protocol, (*EXTENSIONS, FRAGMENT_HEADER, AUTHENTICATION)))[0]
-    for _ in range(MAX_LAYERS):
-        left = left[(frames.end - ip_at - skip)[left] >= 8]
-        if not len(left):
-            break
-        part = Rows.at(buffer, ip_at[left] + skip[left])
-        kind = protocol[left]
-        length = part.field(1, 1)
-        in_fragment = left[kind == FRAGMENT_HEADER]
-        if len(in_fragment):
-            words = part.take(kind == FRAGMENT_HEADER)
-            field_ = words.field(2, 2)
-            fragment_offset[in_fragment] = field_ & 0xFFF8
-            more[in_fragment] = (field_ & 1) != 0
-            fragment_id[in_fragment] = words.field(4, 4)
-            # An atomic fragment (RFC 6946) is a whole packet.
-            fragment[in_fragment] = (field_ & 0xFFF9) != 0
-        skip[left] += np.where(
-            kind == FRAGMENT_HEADER, 8, np.where(kind == AUTHENTICATION, (length + 2) * 4, (length + 1) * 8)
-        )
-        protocol[left] = part.field(0, 1)
-        # Behind a fragment header lies a part of the packet: no more headers can be read there.
-        left = left[np.isin(protocol[left], (*EXTENSIONS, FRAGMENT_HEADER, AUTHENTICATION)) & ~fragment[left]]
-    source = rows.block(offset + 8, 16).view(">u8").astype(np.uint64)
-    target = rows.block(offset + 24, 16).view(">u8").astype(np.uint64)
-    return _Ip(
-        version=6,
-        rows=rows,
-        frames=frames,
-        frames_ip_at=ip_at,
-        l4_offset=offset + uniform(skip),
-        l4_at=ip_at + skip,
-        true_end=true_end,
-        protocol=protocol,
-        ttl=rows.field(offset + 7, 1),
-        ip_id=np.full(count, -1, np.int64),
-        source_key=_mix6(source),
-        target_key=_mix6(target),
-        fragment=fragment,
-        fragment_id=fragment_id,
-        fragment_offset=fragment_offset,
-        more_fragments=more,
-    )
-
-
-def _layer4(
-    buffer: Bytes, number: int, packet: _Ip, chosen: Ints, skipped: Skipped
-) -> tuple[Layer4, Rows, Ints]:
-    """The columns of the packets `chosen`, which carry TCP or UDP, their payload's first bytes as Rows (without
-    rows where all are TCP), and which packets they are: those with an impossible header length are left out.
-    """
-    everything = len(chosen) == len(packet.protocol)
-
-    def pick(values: Ints) -> Ints:
-        return values if everything else values[chosen]
-
-    rows = packet.rows if everything else packet.rows.take(chosen)
-    at: int | Ints = packet.l4_offset
-    if not isinstance(at, int):
-        at = uniform(pick(at))
-    l4_at, true_end, end = pick(packet.l4_at), pick(packet.true_end), pick(packet.frames.end)
-    if int(np.max(at)) > HEADER_BYTES - 20:
-        rows, at = Rows.at(buffer, l4_at), 0
-    protocol = pick(packet.protocol)
-    is_tcp = protocol == TCP
-    all_tcp = bool(is_tcp.all())
-    ports = rows.field(at, 4)
-    third = rows.field(at + 4, 4)
-    header: Ints
-    if all_tcp or is_tcp.any():
-        data_offset_flags = rows.field(at + 12, 2)
-        header = np.where(is_tcp, (data_offset_flags >> 12) * 4, 8)
-        seq, ack = third, rows.field(at + 8, 4)
-        flags, window = data_offset_flags & 0x1FF, rows.field(at + 14, 2)
-    else:
-        header = np.full(len(l4_at), 8, np.int64)
-        seq, ack, flags, window = third, *(np.zeros(len(l4_at), np.int64) for _ in range(3))
-    if not all_tcp:
-        # The datagram's own length may be smaller than what IP carries, and is 0 in jumbograms.
-        length = third >> 16
-        limit = l4_at + np.where(is_tcp | (length < 8), true_end - l4_at, length)
-        true_end = np.minimum(true_end, limit)
-        seq = np.where(is_tcp, seq, third & 0xFFFF)
-        ack, flags, window = (np.where(is_tcp, v, 0) for v in (ack, flags, window))
-    payload_at = l4_at + header
-    good = (header >= 8 + 12 * is_tcp) & (payload_at <= true_end)
-    layer4 = Layer4(
-        order=pick(packet.frames.order),
-        ts_ns=pick(packet.frames.ts_ns),
-        buffer=np.full(len(l4_at), number, np.int64),
-        frame_at=pick(packet.frames.frame_at),
-        ip_at=pick(packet.frames_ip_at),
-        protocol=protocol,
-        source_key=pick(packet.source_key),
-        target_key=pick(packet.target_key),
-        source_port=ports >> 16,
-        target_port=ports & 0xFFFF,
-        ip_id=pick(packet.ip_id),
-        label=pick(packet.frames.label),
-        payload_at=payload_at,
-        size=true_end - payload_at,
-        captured=np.clip(np.minimum(end, true_end) - payload_at, 0, None),
-        seq=seq,
-        ack=ack,
-        flags=flags,
-        window=window,
-    )
-    if not good.all():
-        skipped.add("TCP or UDP header damaged", int((~good).sum()))
-        layer4, chosen = layer4.take(good), chosen[good]
-    start = Rows.at(buffer, layer4.payload_at[:0] if all_tcp else layer4.payload_at)
-    return layer4, start, chosen
-
-
-def _mix(values: Ints) -> Ints:
-    """A bijection on 64 bits that scatters them (the finaliser of SplitMix64)."""
-    x = values.astype(np.uint64)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return (x ^ (x >> np.uint64(31))).view(np.int64)
-
-
-def _mix6(halves: np.ndarray[tuple[int, ...], np.dtype[np.uint64]]) -> Ints:
-    """Two 64-bit halves of an address, (n, 2), to one scattered number. Equal for different addresses only by
-    a chance of 2**-64."""
-    upper = _mix(halves[:, 0].view(np.int64) ^ np.int64(0x5851F42D4C957F2D))
-    return _mix(halves[:, 1].view(np.int64) + upper)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from kubetape.capture.pcap.decode import TCP
 from kubetape.capture.pcap.flows import Connection
 from kubetape.capture.pcap.tcp import UNSEEN, TcpStreams
+from kubetape.capture.pcap.transport import TCP
 
 # A SYN younger than this at the end of the capture may still be answered; TCP repeats it after 1 s (RFC 6298).
 CONNECT_WAIT_NS = 1_000_000_000
@@ -40,9 +40,7 @@ def _lost(connection: Connection, streams: TcpStreams) -> None:
         if reached != UNSEEN and peer_acked != UNSEEN and peer_acked > reached:
             # The FIN of an end that was not seen counts one.
             ts_ns = int(streams.acked_ns.values[direction ^ 1])
-            streams.events.add(
-                "lost_segment", ts_ns, connection.number, sender, "acked", reached, peer_acked - reached
-            )
+            streams.events.add("lost_segment", ts_ns, connection.number, sender, "acked", reached, peer_acked - reached)
 
 
 def _unanswered(connection: Connection, streams: TcpStreams, end_ns: int) -> None:
@@ -56,7 +54,5 @@ def _unanswered(connection: Connection, streams: TcpStreams, end_ns: int) -> Non
     if went_on or heard or waited_ns < CONNECT_WAIT_NS:
         return
     last_ns = _last_ns(connection, streams)
-    streams.events.add(
-        "connect", last_ns, connection.number, detail="timeout", duration_ns=last_ns - connection.syn_ns
-    )
+    streams.events.add("connect", last_ns, connection.number, detail="timeout", duration_ns=last_ns - connection.syn_ns)
     connection.end_ns, connection.close_reason = last_ns, "timeout"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import zlib
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
@@ -45,7 +45,7 @@ class FileInput:
         self._head = head
         if self.compressed:
             # A pipe cannot be rewound; gzip needs its magic back.
-            self._file = cast(BinaryIO, gzip.GzipFile(fileobj=_Rewound(head, raw)))
+            self._file = cast(BinaryIO, gzip.GzipFile(fileobj=cast(Any, _Rewound(head, raw))))
             self._head = b""
         self._free: list[Bytes] = []
         self.data: Bytes = np.zeros(0, np.uint8)
@@ -106,11 +106,11 @@ class FileInput:
 class _Rewound:
     """A raw file with its first bytes put back."""
 
-    def __init__(self, head: bytes, raw: BinaryIO | object) -> None:
+    def __init__(self, head: bytes, raw: Any) -> None:
         self._head, self._raw = head, raw
 
     def read(self, size: int = -1) -> bytes:
         if self._head:
             head, self._head = self._head[:size] if size >= 0 else self._head, b""
             return head
-        return cast(BinaryIO, self._raw).read(size)
+        return cast(bytes, self._raw.read(size))

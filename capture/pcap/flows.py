@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from kubetape.capture.pcap.decode import TCP, Layer4
 from kubetape.capture.pcap.grow import Growing
 from kubetape.capture.pcap.packets import Bytes, Ints
+from kubetape.capture.pcap.transport import TCP, Layer4
 
 EPHEMERAL_FIRST = 32_768  # Linux's ip_local_port_range begins here, IANA's dynamic ports at 49152
 WELL_KNOWN_LAST = 1023

@@ -13,7 +13,7 @@ MAX_DATAGRAM_BYTES = 65_535
 
 @dataclass
 class Fragment:
-    """One fragment. addresses: source and target, raw; offset: bytes; size: true payload length; data: captured part."""
+    """One fragment. addresses: source and target, raw; offset: bytes; size: true length; data: captured part."""
 
     version: int
     addresses: bytes
@@ -102,9 +102,7 @@ def _join(pending: _Pending, last: Fragment) -> Whole | None:
         return None
     size = min(reached, MAX_DATAGRAM_BYTES - 40)
     if last.version == 4:
-        head = struct.pack(
-            ">BBHHHBBH", 0x45, 0, 20 + size, last.ip_id, 0, last.ttl, pending.protocol, 0
-        )
+        head = struct.pack(">BBHHHBBH", 0x45, 0, 20 + size, last.ip_id, 0, last.ttl, pending.protocol, 0)
     else:
         head = struct.pack(">IHBB", 0x60000000, size, pending.protocol, last.ttl)
     head += last.addresses

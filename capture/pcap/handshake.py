@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from kubetape.capture.pcap.decode import Layer4
 from kubetape.capture.pcap.events import EventLog
 from kubetape.capture.pcap.flows import Connection, FlowTable
 from kubetape.capture.pcap.packets import Bools, Ints
+from kubetape.capture.pcap.transport import Layer4
 
 FIN, SYN, RST, ACK = 1, 2, 4, 16
 # A second copy of the same packet on its way through the same host (bridge, tunnel, `-i any`).
@@ -55,7 +55,7 @@ def assign_connections(
             begins.append((i, connection.number))
     if not begins:
         return at_start[local], copies
-    if len({flow_of for flow_of in flow[[i for i, _ in begins]].tolist()}) == len(begins) and all(
+    if len(set(flow[[i for i, _ in begins]].tolist())) == len(begins) and all(
         at_start[local[i]] < 0 for i, _ in begins
     ):
         # The common case: every new connection begins with its flow.

@@ -18,7 +18,7 @@ import numpy as np
 from kubetape.bundle.manifest import ClockAnchor, Manifest, Node, ProbeStatus
 from kubetape.bundle.writer import BundleWriter, TableWriter
 from kubetape.capture.pcap import rows_out
-from kubetape.capture.pcap.decode import TCP, Decoder, Layer4
+from kubetape.capture.pcap.decode import Decoder
 from kubetape.capture.pcap.ending import finish
 from kubetape.capture.pcap.events import EventLog, SampleLog
 from kubetape.capture.pcap.file_input import FileInput
@@ -32,6 +32,7 @@ from kubetape.capture.pcap.opening import (
 )
 from kubetape.capture.pcap.packets import Bytes, Ints, Packets
 from kubetape.capture.pcap.tcp import StreamRows, TcpStreams
+from kubetape.capture.pcap.transport import TCP, Layer4
 from kubetape.capture.pcap.udp import datagrams
 from kubetape.errors import ImportFileError
 
@@ -121,9 +122,7 @@ class _Import:
             finish(self.streams, self.last_ns)
             writer.write("tcp_event", rows_out.tcp_events(self.events, self.flows, self.node))
             writer.write("tcp_sample", rows_out.tcp_samples(self.samples, self.flows, self.node))
-            writer.write(
-                "connection", rows_out.connections(self.flows, self.decoder.labels.names, self.node)
-            )
+            writer.write("connection", rows_out.connections(self.flows, self.decoder.labels.names, self.node))
             node = self._describe(table.rows)
             writer.manifest.nodes.append(node)
         tcp_count = sum(self.flows.protocol[c.flow] == TCP for c in self.flows.connections)
@@ -184,15 +183,12 @@ class _Import:
         first_ns = self.first_ns or 0
         packet_count = sum(f.facts.packet_count for f in self.files)
         dropped = [f.facts.dropped_count for f in self.files if f.facts.dropped_count is not None]
-        several = len(self.files) > 1
-        notes = [
-            f"{os.path.basename(f.facts.path)}: {text}" if several else f"the capture is {text}" if text.startswith("damaged") or text.startswith("cut") else text
-            for f in self.files
-            for text in f.facts.notes
-        ]
+        notes = [f"{os.path.basename(f.facts.path)}: {text}" for f in self.files for text in f.facts.notes]
         copies = self.streams.copy_count + self.udp_copy_count
         if copies:
             notes.append(f"{copies} packets were captured twice (bridge, tunnel or 'any' device); each counts once")
+        if strays := self.streams.stray_count:
+            notes.append(f"{strays} TCP segments had sequence numbers far from their stream and were left out")
         if unfinished := self.decoder.reassembler.unfinished_count:
             notes.append(f"{unfinished} datagrams lack fragments and were left out")
         for reason, count in sorted(self.decoder.skipped.counts.items()):

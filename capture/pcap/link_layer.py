@@ -111,7 +111,8 @@ def _strip_tags(rows: Rows, offset: Ints, kind: Ints, label: Ints, labels: Label
         at = offset[tagged]
         # Tag 0 only carries a priority (802.1p); it names no network.
         named = part.field(at, 2) & 0xFFF
-        label[tagged] = np.where(named > 0, labels.add(label[tagged], "vlan", named), label[tagged])
+        real = tagged[named > 0]
+        label[real] = labels.add(label[real], "vlan", named[named > 0])
         kind[tagged] = part.field(at + 2, 2)
         offset[tagged] = at + 4
     session = np.nonzero(kind == PPPOE_SESSION)[0]
@@ -138,7 +139,7 @@ def _llc(rows: Rows, offset: Ints, kind: Ints, short: Ints) -> None:
 
 
 def strip_mpls(rows: Rows, offset: Ints, kind: Ints, label: Ints, labels: Labels, which: Ints) -> None:
-    """Pop MPLS label stacks (RFC 3032) of the frames `which`, in place; what follows is known by its first half byte."""
+    """Pop MPLS label stacks (RFC 3032) of the frames `which`, in place; the first half byte tells what follows."""
     left = which
     for _ in range(MAX_TAGS):
         part = rows.take(left)
@@ -155,4 +156,3 @@ def strip_mpls(rows: Rows, offset: Ints, kind: Ints, label: Ints, labels: Labels
     pseudowire = part.field(offset[done], 1) >> 4 == 0  # a control word, then Ethernet (RFC 4448)
     kind[done] = np.where(pseudowire, TRANSPARENT_ETHERNET, found)
     offset[done] += np.where(pseudowire, 4, 0)
-

@@ -45,7 +45,9 @@ class CaptureFile:
         else:
             kind = next((k for magic, k in OTHER_KINDS.items() if head.startswith(magic)), "")
             raise ImportFileError(
-                f"{path} is {kind}" if kind else f"{path} is not a pcap or pcapng capture; its first bytes are {head.hex(' ')}"
+                f"{path} is {kind}"
+                if kind
+                else f"{path} is not a pcap or pcapng capture; its first bytes are {head.hex(' ')}"
             )
 
     def packets(self) -> Iterator[Packets]:
@@ -134,7 +136,7 @@ def sorted_as_a_whole(files: list[CaptureFile], window_packets: int = 65_536) ->
     for start in range(0, len(order), window_packets):
         chosen = order[start : start + window_packets]
         yield [
-            Packets(maps[number], *(c[mine] for c in columns.values()), file=number)
+            Packets(maps[number], **{n: c[mine] for n, c in columns.items()}, file=number)
             for number in np.unique(file[chosen]).tolist()
             for mine in [chosen[file[chosen] == number]]
         ]

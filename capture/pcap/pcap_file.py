@@ -33,7 +33,7 @@ def read_pcap(source: FileInput, facts: FileFacts) -> Iterator[Packets]:
         raise ImportFileError(f"{source.path} ends inside its file header; it holds no packet")
     magic = int.from_bytes(source.data[:4].tobytes(), "little")
     order, unit_ns, record_bytes, facts.format = MAGICS[magic]
-    network = struct.unpack_from(order + "I", source.data, 20)[0]
+    network = struct.unpack_from(order + "I", source.data.data, 20)[0]
     # The upper bits say whether frames end in a checksum (and its length); the IP length leaves that out.
     link = network & 0x03FFFFFF
     facts.links.add(link)
@@ -50,7 +50,7 @@ def read_pcap(source: FileInput, facts: FileFacts) -> Iterator[Packets]:
             return
         need = record_bytes
         if source.size - used >= record_bytes:
-            need += struct.unpack_from(order + "I", source.data, used + 8)[0]
+            need += struct.unpack_from(order + "I", source.data.data, used + 8)[0]
         if not source.advance(used, need):
             if source.size:
                 facts.note(f"cut off inside its last packet, at byte {position}")
@@ -59,7 +59,7 @@ def read_pcap(source: FileInput, facts: FileFacts) -> Iterator[Packets]:
 
 
 def _walk(source: FileInput, start: int, order: str, record_bytes: int) -> tuple[list[int], int, bool]:
-    """Offsets of the whole records from `start` on, the offset after the last of them, and whether the next is damage."""
+    """Offsets of the whole records from `start` on, the offset after them, and whether damage follows."""
     length_at = struct.Struct(order + "I").unpack_from
     data = memoryview(source.data)[: source.size]  # type: ignore[arg-type]
     starts: list[int] = []
@@ -76,9 +76,7 @@ def _walk(source: FileInput, start: int, order: str, record_bytes: int) -> tuple
     return starts, at, False
 
 
-def _packets(
-    source: FileInput, starts: list[int], order: str, unit_ns: int, record_bytes: int, link: int
-) -> Packets:
+def _packets(source: FileInput, starts: list[int], order: str, unit_ns: int, record_bytes: int, link: int) -> Packets:
     at = np.array(starts, np.int64)
     head = gather_rows(source.data, at, 16).view(order + "u4").astype(np.int64)
     count = len(at)

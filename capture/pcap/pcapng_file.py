@@ -101,9 +101,7 @@ def read_pcapng(source: FileInput, facts: FileFacts) -> Iterator[Packets]:
         used = 0
 
 
-def _describe(
-    kind: int, block: memoryview, section: _Section, interfaces: list[_Interface], facts: FileFacts
-) -> None:
+def _describe(kind: int, block: memoryview, section: _Section, interfaces: list[_Interface], facts: FileFacts) -> None:
     """Take over what a section, interface or statistics block says."""
     order = section.order
     if kind == SECTION:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kubetape.capture.pcap.tcp import Directions
 
 # Per direction and window (8 MiB of capture): above this every k-th sample is kept, which leaves quantiles as they are.
-MAX_SAMPLES = 1000
+MAX_SAMPLES = 256
 
 
 def round_trips(d: Directions, samples: SampleLog, key_shift: int) -> None:
@@ -54,6 +54,8 @@ def round_trips(d: Directions, samples: SampleLog, key_shift: int) -> None:
     if len(news) > MAX_SAMPLES:
         keep = _thinned(of)
         news, of, rtt_ns = news[keep], of[keep], rtt_ns[keep]
+    order = np.argsort(d.packet[news])
+    news, of, rtt_ns = news[order], of[order], rtt_ns[order]
     acknowledged = d.direction[of]
     samples.add_many(d.ts_ns[news], acknowledged >> 1, acknowledged & 1, rtt_ns)
 

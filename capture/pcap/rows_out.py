@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from kubetape.capture.pcap.decode import Layer4
 from kubetape.capture.pcap.events import DETAILS, KINDS, NONE, EventLog, SampleLog
 from kubetape.capture.pcap.flows import FlowTable
 from kubetape.capture.pcap.packets import Bytes, Ints
 from kubetape.capture.pcap.tcp import StreamRows
+from kubetape.capture.pcap.transport import Layer4
 
 
 @dataclass
@@ -71,9 +71,7 @@ def payload_column(packets: Layer4, buffers: list[Bytes], rows: StreamRows) -> A
     return taken.combine_chunks() if isinstance(taken, pa.ChunkedArray) else taken
 
 
-def socket_data(
-    packets: Layer4, buffers: list[Bytes], rows: StreamRows, flows: FlowTable, node: str
-) -> dict[str, Any]:
+def socket_data(packets: Layer4, buffers: list[Bytes], rows: StreamRows, flows: FlowTable, node: str) -> dict[str, Any]:
     """Columns of socket_data in time order; rows of one segment in the order of their bytes."""
     if (np.diff(rows.packet) <= 0).any():
         order = np.lexsort((rows.position, rows.packet))

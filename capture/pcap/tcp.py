@@ -9,12 +9,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from kubetape.capture.pcap.copies import find_copies
-from kubetape.capture.pcap.decode import Layer4
 from kubetape.capture.pcap.events import NONE, EventLog, SampleLog
 from kubetape.capture.pcap.flows import FlowTable
 from kubetape.capture.pcap.grow import Growing
@@ -22,6 +21,8 @@ from kubetape.capture.pcap.handshake import ACK, FIN, RST, SYN, assign_connectio
 from kubetape.capture.pcap.packets import Bools, Bytes, Ints
 from kubetape.capture.pcap.repair import Holes, repair
 from kubetape.capture.pcap.round_trips import round_trips
+from kubetape.capture.pcap.strays import find_strays, forward, signed
+from kubetape.capture.pcap.transport import Layer4
 
 UNSEEN = NONE
 # A stream that is joined in the middle begins 2**32 up, so that bytes before its first seen one have positions too.
@@ -90,6 +91,7 @@ class TcpStreams:
         self.last_ns = Growing(0)  # per connection * 2 + sender
         self.holes: dict[int, Holes] = {}
         self.copy_count = 0
+        self.stray_count = 0
 
     def window(self, packets: Layer4, flow: Ints, sender: Ints, buffers: list[Bytes]) -> StreamRows:
         """Follow one window of time-ordered segments; the rows of new bytes, unsorted."""
@@ -101,13 +103,12 @@ class TcpStreams:
         direction = connection * 2 + sender
         usable = ~copies
         self.copy_count += int(copies.sum())
+        packets = self._put_aside_strays(packets, direction, usable)
         directions = self._sort(packets, direction, usable)
         troubled = _troubled(directions)
         if troubled.any() or _pure_ack_repeats(directions).any():
             d = directions
-            copies = find_copies(
-                packets.take(d.packet), (d.acks, d.size, d.position, d.flags, d.group), buffers
-            )
+            copies = find_copies(packets.take(d.packet), (d.acks, d.size, d.position, d.flags, d.group), buffers)
             if copies.any():
                 self.copy_count += int(copies.sum())
                 usable[directions.packet[copies]] = False
@@ -120,7 +121,6 @@ class TcpStreams:
         return rows
 
     def _sort(self, packets: Layer4, direction: Ints, usable: Bools) -> Directions:
-        # A reset's numbers are often made up by a middlebox or a closed socket: they move no stream.
         which = np.nonzero(usable & (packets.flags & RST == 0))[0]
         direction = direction[which]
         unique, group = np.unique(direction, return_inverse=True)
@@ -137,7 +137,7 @@ class TcpStreams:
         first_seq = seq[starts]
         fresh = np.where((flags[starts] & SYN != 0) | (first_seq > 1 << 31), first_seq, first_seq + MIDDLE_BASE)
         near = np.where(known, reached_before, np.where(peer_acked != UNSEEN, peer_acked, fresh))
-        first_position = near + _signed(first_seq - near)
+        first_position = near + forward(first_seq - near)
         position = _unwrap(seq, starts, group, first_position)
         end = position + size + (flags & SYN != 0) + (flags & FIN != 0)
         start_reached = np.where(known, reached_before, first_position)
@@ -162,6 +162,24 @@ class TcpStreams:
             packet, group, starts, unique, base, packets.ts_ns[packet], flags, position, end, reached, size,
             packets.window[packet], acks, acked,
         )  # fmt: skip
+
+    def _put_aside_strays(self, packets: Layer4, direction: Ints, usable: Bools) -> Layer4:
+        """Mark segments with stray sequence numbers unusable; stray acknowledgements lose their ACK flag."""
+        # A reset's numbers are often made up by a middlebox or a closed socket: they move no stream.
+        which = np.nonzero(usable & (packets.flags & RST == 0))[0]
+        which = which[np.argsort(direction[which], kind="stable")]
+        group = direction[which]
+        strays = find_strays(packets.seq[which], group, self.reached.values[group], UNSEEN)
+        usable[which[strays]] = False
+        self.stray_count += int(strays.sum())
+        acking = packets.flags[which] & ACK != 0
+        which, group = which[acking], group[acking]
+        strays = find_strays(packets.ack[which], group, self.acked.values[group], UNSEEN)
+        if not strays.any():
+            return packets
+        flags = packets.flags.copy()
+        flags[which[strays]] &= ~ACK
+        return replace(packets, flags=flags)
 
     def _rows(self, packets: Layer4, d: Directions, troubled: Bools) -> StreamRows:
         plain = (d.size > 0) & (d.position >= d.reached)
@@ -252,17 +270,12 @@ class TcpStreams:
         self.last_ns.values[to] = d.ts_ns[last]
 
 
-def _signed(difference: Ints) -> Ints:
-    """Modulo 2**32, between -2**31 and 2**31."""
-    return ((difference + (1 << 31)) & 0xFFFFFFFF) - (1 << 31)
-
-
 def _unwrap(numbers: Ints, starts: Ints, group: Ints, first: Ints) -> Ints:
     """64-bit positions from 32-bit numbers, per group, beginning at `first`."""
     if not len(numbers):
         return numbers
     steps = np.zeros(len(numbers), np.int64)
-    steps[1:] = _signed(numbers[1:] - numbers[:-1])
+    steps[1:] = forward(numbers[1:] - numbers[:-1])
     total = np.cumsum(steps)
     return total - total[starts][group] + first[group]
 
@@ -305,11 +318,14 @@ def _acknowledgements(
         same = group[following] == group
         carried = np.where(lacking & same, ack[following], carried)
         ack = carried
-    first = np.where(anchor != UNSEEN, anchor + _signed(ack[starts] - anchor), ack[starts] + MIDDLE_BASE)
+    first = np.where(anchor != UNSEEN, anchor + signed(ack[starts] - anchor), ack[starts] + MIDDLE_BASE)
     acks = _unwrap(ack, starts, group, first)
     low = np.minimum.reduceat(acks, starts)
-    begin = np.where(acked_before != UNSEEN, acked_before, low)
+    # The first acknowledgement of all is news: it acknowledges at least the SYN.
+    begin = np.where(acked_before != UNSEEN, acked_before, low - 1)
     highest = _running_maximum(acks, group, starts, np.minimum(low, begin), begin)
+    silent = ~np.logical_or.reduceat(has_ack, starts) & (acked_before == UNSEEN)
+    highest = np.where(silent[group], UNSEEN, highest)
     return np.where(has_ack, acks, UNSEEN), highest
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from kubetape.capture.pcap.copies import find_copies
-from kubetape.capture.pcap.decode import Layer4
 from kubetape.capture.pcap.events import NONE
 from kubetape.capture.pcap.flows import FlowTable
 from kubetape.capture.pcap.packets import Bytes, Ints
 from kubetape.capture.pcap.tcp import StreamRows
+from kubetape.capture.pcap.transport import Layer4
 
 
 def datagrams(
