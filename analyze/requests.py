@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -137,94 +138,149 @@ def _resolve(
             protocol.resolve(rows, shared.setdefault(protocol.name, {}))
 
 
+_PLAIN = (
+    "protocol",
+    "operation",
+    "resource",
+    "statement",
+    "status",
+    "is_error",
+    "error_kind",
+    "stream_id",
+    "trace_id",
+    "span_id",
+    "parent_span_id",
+    "error_message",
+    "rows_sent",
+    "rows_affected",
+    "parameters",
+    "inferred",
+    "connection_id",
+)
+_SPANS = (
+    "start_ns",
+    "request_end_ns",
+    "response_start_ns",
+    "end_ns",
+    "latency_ns",
+    "ttfb_ns",
+    "request_bytes",
+    "response_bytes",
+    "lost_bytes",
+    "pid",
+    "tid",
+    "response_tid",
+    "request_position",
+    "response_position",
+    "outcome",
+)
+_ENDS = ("client_ip", "client_port", "server_ip", "server_port", "side", "node")
+
+
 def _request_table(results: list[tuple[ConnectionStreams, dict[str, Any], Decoded]]) -> Any:
     rows = [row for _, _, decoded in results for row in decoded.rows]
-    ends: dict[int, tuple[str, int, str, int, str, str]] = {}
-    for _, fact, decoded in results:
-        known, _ = _endpoints(fact)
-        client, server = (known.client_ip, known.client_port), (known.server_ip, known.server_port)
-        side = fact["side"]
-        if decoded.swapped:
-            client, server = server, client
-        if side == "unknown":
-            side = "client" if (fact["local_ip"], fact["local_port"]) == client else "server"
-        ends[fact["connection_id"]] = (*client, *server, side, fact["node"])
-    columns: dict[str, list[Any]] = {name: [] for name in REQUEST_SCHEMA.names if name != "request_id"}
-    plain = [
-        "protocol",
-        "operation",
-        "resource",
-        "statement",
-        "status",
-        "is_error",
-        "error_kind",
-        "stream_id",
-        "trace_id",
-        "span_id",
-        "parent_span_id",
-        "error_message",
-        "rows_sent",
-        "rows_affected",
-        "parameters",
-        "inferred",
-        "connection_id",
-    ]
-    for name in plain:
-        columns[name] = [getattr(row, name) for row in rows]
-    for row in rows:
-        _append_spans(columns, row)
-        end = ends[row.connection_id]
-        columns["client_ip"].append(end[0])
-        columns["client_port"].append(end[1])
-        columns["server_ip"].append(end[2])
-        columns["server_port"].append(end[3])
-        columns["side"].append(end[4])
-        columns["node"].append(end[5])
-        columns["attributes"].append(
-            None if row.attributes is None else json.dumps(row.attributes, sort_keys=True, default=str)
-        )
-    columns["request_id"] = list(range(1, len(rows) + 1))
-    arrays = [
-        pa.array(columns[f.name], pa.string()).dictionary_encode()
-        if pa.types.is_dictionary(f.type)
-        else pa.array(columns[f.name], f.type)
-        for f in REQUEST_SCHEMA
-    ]
+    if not rows:
+        return REQUEST_SCHEMA.empty_table()
+    columns: dict[str, Any] = dict(zip(_PLAIN, zip(*map(attrgetter(*_PLAIN), rows), strict=True), strict=True))
+    columns |= dict(zip(_SPANS, zip(*map(_span_values, rows), strict=True), strict=True))
+    columns["attributes"] = [None if row.attributes is None else _json(row.attributes) for row in rows]
+    columns["request_id"] = np.arange(1, len(rows) + 1)
+    # The ends are the connection's: one value each, taken once for every row.
+    place = np.repeat(np.arange(len(results)), [len(decoded.rows) for _, _, decoded in results])
+    ends = zip(*(_ends(fact, decoded) for _, fact, decoded in results), strict=True)
+    for name, values in zip(_ENDS, ends, strict=True):
+        field = REQUEST_SCHEMA.field(name)
+        plain = pa.string() if pa.types.is_dictionary(field.type) else field.type
+        columns[name] = pa.array(values, plain).take(pa.array(place))
+    arrays = [_column(columns[field.name], field.type) for field in REQUEST_SCHEMA]
     table = pa.table(arrays, schema=REQUEST_SCHEMA)
-    return table.sort_by([("start_ns", "ascending"), ("request_id", "ascending")])
+    # Connections follow each other in the order they were decoded; rows of the analysis follow in time.
+    order = np.argsort(table.column("start_ns").to_numpy(), kind="stable")
+    return table.take(pa.array(order))
 
 
-def _append_spans(columns: dict[str, list[Any]], row: Request) -> None:
+def _column(values: Any, kind: Any) -> Any:
+    if not pa.types.is_dictionary(kind):
+        return values if isinstance(values, pa.Array) else pa.array(values, kind)
+    texts = values if isinstance(values, pa.Array) else pa.array(values, pa.string())
+    return texts.dictionary_encode()
+
+
+_json = json.JSONEncoder(sort_keys=True, default=str, separators=(",", ":")).encode
+
+
+def _ends(fact: dict[str, Any], decoded: Decoded) -> tuple[str, int, str, int, str, str]:
+    """Client and server of a connection after detection had its say; who saw it; on which node."""
+    known, _ = _endpoints(fact)
+    client, server = (known.client_ip, known.client_port), (known.server_ip, known.server_port)
+    if decoded.swapped:
+        client, server = server, client
+    side = fact["side"]
+    if side == "unknown":
+        side = "client" if (fact["local_ip"], fact["local_port"]) == client else "server"
+    return (*client, *server, side, fact["node"])
+
+
+def _span_values(row: Request) -> tuple[Any, ...]:
+    """The columns of _SPANS for one row."""
     request, response = row.request, row.response
-    first = request or response
-    assert first is not None
-    start = request.first_ns if request else None
-    end = response.last_ns if response else None
-    lost = (request.lost_bytes if request else 0) + (response.lost_bytes if response else 0)
-    columns["start_ns"].append(first.first_ns)
-    columns["request_end_ns"].append(request.last_ns if request else None)
-    columns["response_start_ns"].append(response.first_ns if response else None)
-    columns["end_ns"].append(end)
-    # A reply seen before its request was complete (early error, streaming) still counts from the request's start.
-    columns["latency_ns"].append(max(0, end - start) if start is not None and end is not None else None)
-    columns["ttfb_ns"].append(max(0, response.first_ns - start) if start is not None and response is not None else None)
-    columns["request_bytes"].append(request.size if request else None)
-    columns["response_bytes"].append(response.size if response else None)
-    columns["lost_bytes"].append(lost)
-    columns["pid"].append(first.pid or None)
-    columns["tid"].append(first.tid or None)
-    columns["response_tid"].append((response.tid or None) if response else None)
-    columns["request_position"].append(request.start if request else None)
-    columns["response_position"].append(response.start if response else None)
-    outcome = row.outcome
-    if outcome is None:
-        if request is None:
-            outcome = "no_request"
-        elif response is None:
-            outcome = "no_response"
-        else:
-            outcome = "truncated" if lost else "complete"
-    columns["outcome"].append(outcome)
+    if request is None:
+        assert response is not None
+        return (
+            response.first_ns,
+            None,
+            response.first_ns,
+            response.last_ns,
+            None,
+            None,
+            None,
+            response.size,
+            response.lost_bytes,
+            response.pid or None,
+            response.tid or None,
+            response.tid or None,
+            None,
+            response.start,
+            row.outcome or "no_request",
+        )
+    start = request.first_ns
+    if response is None:
+        return (
+            start,
+            request.last_ns,
+            None,
+            None,
+            None,
+            None,
+            request.size,
+            None,
+            request.lost_bytes,
+            request.pid or None,
+            request.tid or None,
+            None,
+            request.start,
+            None,
+            row.outcome or "no_response",
+        )
+    lost = request.lost_bytes + response.lost_bytes
+    return (
+        start,
+        request.last_ns,
+        response.first_ns,
+        response.last_ns,
+        # A reply that began before its request was complete (an early error) still counts from the request's start.
+        max(0, response.last_ns - start),
+        max(0, response.first_ns - start),
+        request.size,
+        response.size,
+        lost,
+        request.pid or None,
+        request.tid or None,
+        response.tid or None,
+        request.start,
+        response.start,
+        row.outcome or ("truncated" if lost else "complete"),
+    )
 
 
 def _coverage_table(results: list[tuple[ConnectionStreams, dict[str, Any], Decoded]]) -> Any:

@@ -263,6 +263,8 @@ CARRIERS: frozenset[str] = frozenset(_READERS) | {
 
 def read_trace(carriers: Mapping[str, str]) -> TraceContext | None:
     """The trace context in headers (names in lower case, binary values in base64); None: none is valid."""
+    if _READERS.keys().isdisjoint(carriers):
+        return None
     for name, reader in _READERS.items():
         value = carriers.get(name)
         if value and len(value) <= MAX_VALUE_CHARS and (found := reader(value, carriers)) is not None:
