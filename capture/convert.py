@@ -1,0 +1,245 @@
+"""Spool -> bundle. The recording is over: nothing here is in a hurry, but memory stays bounded by the window.
+
+Payload-bearing and scheduler events are written window by window; the rest (connections, TCP events, samples,
+processes) is small beside them and is kept until its table's turn, since a bundle is written table by table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from kubetape.bundle.manifest import ClockAnchor, Manifest, Node, ProbeStatus
+from kubetape.bundle.schema import TABLES
+from kubetape.bundle.writer import BundleWriter
+from kubetape.capture import convert_connections, convert_data, convert_process, convert_tcp
+from kubetape.capture.layouts import Layout
+from kubetape.capture.records import Array, windows
+from kubetape.capture.spool import SpoolReader
+
+_KEPT = ("connection_event", "owner_event", "state_event", "tcp_sample_event", "packet_event", "process_event")
+
+# Which probe an event belongs to, for the counts in the manifest.
+_PROBE_OF = {
+    "data_event": "socket_data",
+    "datagram_event": "socket_data",
+    "connection_event": "connection",
+    "owner_event": "connection",
+    "state_event": "connection",
+    "tcp_sample_event": "tcp_sample",
+    "packet_event": "tcp_event",
+    "process_event": "process",
+    "slice_event": "sched_slice",
+    "block_io_event": "block_io",
+}
+
+
+def convert(
+    spool: SpoolReader,
+    output: str,
+    extra_tables: Callable[[BundleWriter], None] | None = None,
+    end: dict[str, Any] | None = None,
+) -> Manifest:
+    """Write the bundle `output` from a spool; returns its manifest. Raises CaptureError, BundleError.
+
+    extra_tables: writes tables that did not go through the spool (samplers, Kubernetes snapshot). end: the
+    recording's last words, where they may not have found room in the spool.
+    """
+    header = spool.header
+    layouts = {data["name"]: Layout.from_json(data) for data in header["layouts"]}
+    if end is None:
+        end = next(spool.objects("end"), {})
+    node = _node(spool, header, end, end.get("stop_reason") or "recovered")
+    manifest = Manifest(nodes=[node])
+    with BundleWriter(output, manifest) as writer:
+        kept: dict[str, list[Array]] = {name: [] for name in _KEPT if name in layouts}
+        arguments: list[Any] = []
+        counts: dict[str, int] = dict.fromkeys(layouts, 0)
+        busy = damaged = 0
+        data = convert_data.DataConverter(node.name, layouts)
+        table = writer.table("socket_data")
+        for window in windows(spool, layouts):
+            for name, count in window.counts().items():
+                counts[name] += count
+            busy += window.busy_count
+            damaged += window.damaged_bytes
+            for part in data.feed(window):
+                table.write(part)
+            for name in kept:
+                kept[name].append(window.events(name))
+            arguments.append(convert_process.arguments(window, layouts["process_event"]))
+        for part in data.rest():
+            table.write(part)
+        arrays = {name: _joined(parts, layouts[name]) for name, parts in kept.items()}
+        _write_connections(writer, spool, node, arrays, data, header, end)
+        convert_process.write(
+            writer, spool, node.name, arrays["process_event"], arguments, arrays["connection_event"], data.io_uring_pids
+        )
+        _write_rows(writer, spool, node.name)
+        if extra_tables is not None:
+            extra_tables(writer)
+        _count_probes(node, counts, data, busy, damaged, spool)
+    return manifest
+
+
+def _joined(parts: list[Array], layout: Layout) -> Array:
+    joined = np.concatenate(parts) if parts else np.zeros(0, layout.dtype)
+    return joined[np.argsort(joined["ts_ns"], kind="stable")]
+
+
+def _node(spool: SpoolReader, header: dict[str, Any], end: dict[str, Any], stop_reason: str) -> Node:
+    anchors = [ClockAnchor(**a) for o in spool.objects("anchor") for a in [o["anchor"]]]
+    notes = list(header.get("notes", [])) + [n for o in spool.objects("note") for n in o["notes"]]
+    notes += end.get("notes", [])
+    if spool.cut_bytes:
+        notes.append(f"the last {spool.cut_bytes} bytes of the spool were cut off and are missing")
+    probes = [ProbeStatus(**p) for p in (end.get("probes") or header.get("probes", []))]
+    values = header["node"]
+    return Node(
+        **values,
+        clock=anchors,
+        probes=probes,
+        notes=notes,
+        stop_reason=stop_reason,
+        start_ns=header["start_ns"],
+        end_ns=end.get("end_ns") or spool.frames[-1].ts_ns,
+        facts={**header.get("facts", {}), **end.get("facts", {})},
+    )
+
+
+def _write_connections(
+    writer: BundleWriter,
+    spool: SpoolReader,
+    node: Node,
+    arrays: dict[str, Array],
+    data: convert_data.DataConverter,
+    header: dict[str, Any],
+    end: dict[str, Any],
+) -> None:
+    connections = arrays["connection_event"]
+    by_id = connections[np.argsort(connections["socket_id"], kind="stable")]
+    lists = {o["when"]: o["sockets"] for o in spool.objects("sockets")}
+    packets = arrays["packet_event"]
+    packet_ids = convert_connections.packet_connection_ids(packets, connections)
+    known = convert_connections.Evidence(
+        owners=arrays["owner_event"],
+        states=arrays["state_event"],
+        packets=packets,
+        packet_ids=packet_ids,
+        listed_start=lists.get("start", []),
+        listed_end=lists.get("end", []),
+        ephemeral_low=header.get("facts", {}).get("ephemeral_port_low", 32768),
+        datagrams=data.datagram_connections,
+    )
+    rows, index = convert_connections.connection_rows(node.name, connections, known)
+    writer.write_rows("connection", rows)
+
+    reasons = header.get("facts", {})
+    state = convert_tcp.state_table(node.name, arrays["state_event"], by_id)
+    packet = convert_tcp.packet_table(
+        node.name, packets, packet_ids,
+        {int(k): v for k, v in reasons.get("drop_reasons", {}).items()},
+        {int(k): v for k, v in reasons.get("reset_reasons", {}).items()},
+        {int(k): v for k, v in end.get("symbols", {}).items()},
+    )  # fmt: skip
+    writer.write("tcp_event", _sorted([state, packet], "tcp_event"))
+
+    samples = [convert_tcp.sample_table(node.name, arrays["tcp_sample_event"])]
+    listed = []
+    for when in ("start", "end"):
+        for one in lists.get(when, []):
+            connection_id = index.get(convert_connections.key_of(one))
+            if connection_id is not None and one.get("sample"):
+                listed.append(
+                    {
+                        "node": node.name,
+                        "ts_ns": one["ts_ns"],
+                        "connection_id": connection_id,
+                        "reason": when,
+                        **one["sample"],
+                    }
+                )
+    samples.append(_table_of("tcp_sample", listed))
+    writer.write("tcp_sample", _sorted(samples, "tcp_sample"))
+
+    drops = []
+    for one in lists.get("end", []):
+        connection_id = index.get(convert_connections.key_of(one))
+        if connection_id is not None and one["protocol"] == convert_connections.UDP:
+            drops.append((connection_id, one))
+    writer.write_rows(
+        "udp_sample",
+        [
+            {
+                "node": node.name,
+                "ts_ns": one["ts_ns"],
+                "connection_id": cid,
+                "reason": "end",
+                "drop_count": one.get("drop_count", 0),
+                **dict.fromkeys(("sent_count", "received_count", "sent_bytes", "received_bytes"), 0),
+            }
+            for cid, one in drops
+        ],
+    )
+
+
+def _table_of(name: str, rows: list[dict[str, Any]]) -> Any:
+    import pyarrow as pa
+
+    from kubetape.bundle.schema import arrow_schema
+
+    schema = arrow_schema(TABLES[name])
+    plain = [pa.string() if pa.types.is_dictionary(f.type) else f.type for f in schema]
+    return pa.table({f.name: pa.array([r.get(f.name) for r in rows], t) for f, t in zip(schema, plain, strict=True)})
+
+
+def _sorted(tables: list[Any], name: str) -> Any:
+    import pyarrow as pa
+
+    from kubetape.bundle.schema import arrow_schema
+    from kubetape.bundle.writer import conform
+
+    schema = arrow_schema(TABLES[name])
+    whole = pa.concat_tables([conform(t, schema, name) for t in tables]).unify_dictionaries().combine_chunks()
+    order = np.argsort(whole.column("ts_ns").to_numpy(), kind="stable")
+    return whole.take(pa.array(order))
+
+
+def _write_rows(writer: BundleWriter, spool: SpoolReader, node: str) -> None:
+    """Tables whose rows went through the spool as JSON: heartbeat, loss, cgroup."""
+    cgroups = {c["cgroup_id"]: c for o in spool.objects("cgroups") for c in o["cgroups"]}
+    rows: dict[str, list[dict[str, Any]]] = {
+        "heartbeat": [],
+        "loss": [],
+        "cgroup": [{"node": node, **c} for c in cgroups.values()],
+    }
+    for one in spool.objects("rows"):
+        rows.setdefault(one["table"], []).extend({"node": node, **r} for r in one["rows"])
+    for name, found in rows.items():
+        writer.write_rows(name, found)
+
+
+def _count_probes(
+    node: Node, counts: dict[str, int], data: convert_data.DataConverter, busy: int, damaged: int, spool: SpoolReader
+) -> None:
+    totals: dict[str, int] = {}
+    for name, count in counts.items():
+        totals[_PROBE_OF[name]] = totals.get(_PROBE_OF[name], 0) + count
+    for probe in node.probes:
+        probe.event_count = totals.get(probe.probe, probe.event_count)
+        if probe.probe == "socket_data":
+            probe.truncated_count = data.cut_count
+    if data.fault_count:
+        node.notes.append(
+            f"the payload of {data.fault_count} calls could not be read from the processes' memory; "
+            "their lengths are recorded"
+        )
+    if data.hidden_bytes:
+        node.notes.append(f"{data.hidden_bytes} bytes moved by splice or the like: recorded as lengths without payload")
+    if busy:
+        node.notes.append(f"{busy} events were unfinished when they were taken from the ring and are lost")
+    if damaged:
+        node.notes.append(f"{damaged} bytes of the spool were not readable as events and are lost")
+    node.facts["spool_bytes"] = len(spool.data)

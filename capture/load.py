@@ -1,0 +1,208 @@
+"""Compile all programs as one module for this kernel, and attach the probes of the registry."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from kubetape.bundle.manifest import ProbeStatus
+from kubetape.capture import program
+from kubetape.capture.btf import FUNC, Btf
+from kubetape.capture.headers import kernel_version
+from kubetape.capture.layouts import bpf_source
+from kubetape.capture.probes import PROBES, Probe, Target, choose
+from kubetape.errors import CaptureError
+
+_INCLUDE = re.compile(r'^#include "([\w.]+)"$', re.M)
+
+
+@dataclass
+class Settings:
+    """What is compiled into the programs. ports: empty for all; filter_*: whether the scope maps are consulted."""
+
+    ring_bytes: int = 64 << 20
+    payload: str = "headers"
+    payload_bytes: int = 4096
+    ports: tuple[int, ...] = ()
+    filter_pids: bool = False
+    filter_cgroups: bool = False
+    filter_netns: bool = False
+    arguments: bool = True
+    direct: bool = True
+    probes: tuple[str, ...] = tuple(p.name for p in PROBES)
+
+
+def source(settings: Settings, types: Btf | None) -> str:
+    """The C text of the whole module."""
+    buffer_bytes = 256
+    while buffer_bytes < settings.payload_bytes:
+        buffer_bytes *= 2
+    values: dict[str, Any] = {
+        "KT_DIRECT": int(settings.direct),
+        "KT_RING_PAGES": settings.ring_bytes // os.sysconf("SC_PAGE_SIZE"),
+        "KT_CPUS": max(os.sysconf("SC_NPROCESSORS_CONF"), 1),
+        "KT_SELF_PID": os.getpid(),
+        "KT_PAYLOAD_MAX": buffer_bytes,
+        "KT_PAYLOAD_BYTES": settings.payload_bytes,
+        "KT_PAYLOAD_NONE": int(settings.payload == "none"),
+        "KT_PAYLOAD_HEADERS": int(settings.payload == "headers"),
+        "KT_FILTER_PIDS": int(settings.filter_pids),
+        "KT_FILTER_CGROUPS": int(settings.filter_cgroups),
+        "KT_FILTER_NETNS": int(settings.filter_netns),
+        "KT_ARGUMENTS": int(settings.arguments),
+        "KT_UDP_PEER": 0,
+        # x86-64 and arm64 without KASAN; x86 with FRED and old 32-bit kernels pad the top, which these do not.
+        "KT_STACK_BYTES": 16384,
+        "KT_STACK_PADDING": 0,
+    }
+    lines = [f"#define {name} {value}" for name, value in values.items()]
+    if settings.ports:
+        test = " || ".join(f"(p) == {port}" for port in settings.ports)
+        lines.append(f"#define KT_PORT_FILTER(p) ({test})")
+    lines += _kernel_defines(types)
+    included: set[str] = set()
+
+    def expand(name: str) -> str:
+        if name in included:
+            return ""
+        included.add(name)
+        text = bpf_source(name).replace("#pragma once", "")
+        return _INCLUDE.sub(lambda match: expand(match[1]), text)
+
+    for probe in PROBES:
+        if probe.name in settings.probes:
+            lines += [expand(name) for name in probe.sources]
+    return "\n".join(lines) + "\n"
+
+
+def _kernel_defines(types: Btf | None) -> list[str]:
+    """What differs between kernels, read from BTF; by version where there is none."""
+    version = kernel_version()
+    if types is None:
+        arguments = {
+            "kfree_skb": 3 if version >= (5, 17, 0) else 2,
+            "tcp_send_reset": 3 if version >= (6, 10, 0) else 2,
+        }
+        if version >= (6, 11, 0):
+            arguments["kfree_skb"] = 4
+        oom_task = version >= (6, 8, 0)
+        bit_fields = version < (5, 6, 0)
+        consumed = 1
+    else:
+        arguments = {n: types.parameter_count(f"btf_trace_{n}") or 0 for n in ("kfree_skb", "tcp_send_reset")}
+        oom_task = (types.parameter_count("btf_trace_mark_victim") or 1) > 1
+        bit_fields = not types.has_member("sock", "sk_protocol") or types.has_member("sock", "__sk_flags_offset")
+        consumed = 1
+    lines = [f"#define KT_OOM_TASK {int(oom_task)}"]
+    if bit_fields:
+        lines.append("#define KUBETAPE_SK_BITFIELDS 1")
+    if arguments["kfree_skb"] >= 3:
+        unspecified = consumed
+        if types is not None:
+            for value, name in types.enum_values("skb_drop_reason").items():
+                if name.endswith("NOT_SPECIFIED"):
+                    unspecified = value
+        lines += ["#define KT_DROP_REASON 1", f"#define KT_DROP_REASON_MIN {unspecified}"]
+    if arguments["kfree_skb"] >= 4:
+        lines.append("#define KT_DROP_SOCKET 1")
+    if arguments["tcp_send_reset"] >= 3:
+        lines.append("#define KT_RESET_REASON 1")
+    return lines
+
+
+@dataclass
+class Loaded:
+    """The programs in the kernel. Closing, or the death of this process, removes all of them."""
+
+    module: program.Module
+    settings: Settings
+    statuses: list[ProbeStatus] = field(default_factory=list)
+    attachments: list[program.Attachment] = field(default_factory=list)
+    header_source: str = ""
+
+    def detach(self) -> None:
+        for attachment in self.attachments:
+            attachment.detach()
+
+    def read_costs(self) -> None:
+        """Put run counts and times (kernel.bpf_stats_enabled) into the statuses."""
+        for status in self.statuses:
+            pairs = [a.statistics() for a in self.attachments if a.probe == status.probe]
+            if any(runs for runs, _ in pairs):
+                status.run_count = sum(runs for runs, _ in pairs)
+                status.run_ns = sum(ns for _, ns in pairs)
+
+
+def load(settings: Settings, types: Btf | None, allowed: tuple[str, ...] | None = None) -> Loaded:
+    """Compile and attach. Where typed tracepoints are refused, the plain mode is tried.
+
+    allowed: kinds of mechanism ('tracing', 'fexit', 'kprobe', 'kretprobe') that may be used; None: all.
+    Raises CaptureError where nothing compiles or not a single probe attaches.
+    """
+    if types is None or kernel_version() < (5, 5, 0):
+        settings.direct = False
+    with program.header_tree(types) as how:
+        loaded = _load_mode(settings, types, allowed)
+        if settings.direct and not any(s.status == "attached" for s in loaded.statuses):
+            loaded.detach()
+            settings.direct = False
+            loaded = _load_mode(settings, types, allowed)
+    loaded.header_source = how
+    if not any(s.status == "attached" for s in loaded.statuses):
+        reasons = {s.reason for s in loaded.statuses}
+        raise CaptureError(f"this kernel accepts none of the probes: {sorted(reasons)[0]}")
+    return loaded
+
+
+def _load_mode(settings: Settings, types: Btf | None, allowed: tuple[str, ...] | None) -> Loaded:
+    module = program.Module(source(settings, types), [])
+    loaded = Loaded(module, settings)
+    for probe in PROBES:
+        if probe.name not in settings.probes:
+            loaded.statuses.append(ProbeStatus(probe.name, status="off", cost=probe.cost))
+            continue
+        loaded.statuses.append(_attach_probe(loaded, probe, types, allowed))
+    return loaded
+
+
+def _attach_probe(loaded: Loaded, probe: Probe, types: Btf | None, allowed: tuple[str, ...] | None) -> ProbeStatus:
+    rung: list[program.Attachment] = []
+
+    def attach(target: Target) -> str:
+        attachment = attach_target(loaded.module, types, target, probe.name, loaded.settings.direct)
+        rung.append(attachment)
+        return attachment.mechanism
+
+    def detach() -> None:
+        while rung:
+            rung.pop().detach()
+
+    choice = choose(probe, attach, detach, allowed)
+    loaded.attachments += rung
+    return choice.status
+
+
+def attach_target(
+    module: program.Module, types: Btf | None, target: Target, probe: str, direct: bool
+) -> program.Attachment:
+    """Raises OSError where the kernel has no such hook or refuses the program."""
+    if target.kind == "tracing":
+        if direct and types is not None:
+            return program.attach_tp_btf(module, types, target.function, target.name, probe)
+        return program.attach_raw_tracepoint(module, target.function, target.name, probe)
+    if target.kind == "fexit":
+        if not direct or types is None:
+            raise OSError(95, "fexit needs typed access to the kernel's structs")
+        btf_id = types.find(target.name, FUNC)
+        return program.attach_fexit(module, btf_id, target.function, target.name, probe)
+    if direct:
+        raise OSError(95, "kprobes are used in the plain mode only")
+    return program.attach_kprobe(module, target.kind, target.function, target.name, probe)
+
+
+def counters(loaded: Loaded) -> list[list[int]]:
+    """Loss counters: [probe * 4 + what][cpu]."""
+    table = loaded.module.table("counters")
+    return [list(table[table.Key(i)]) for i in range(len(table))]

@@ -1,0 +1,274 @@
+"""Compile the programs of bpf/ with bcc, load and attach them.
+
+bcc compiles and makes the maps. Loading and attaching go through bpf(2) directly: bcc cannot load typed raw
+tracepoints (tp_btf), which read kernel structs in place, at a fraction of the price of bpf_probe_read_kernel.
+Every attachment is a file descriptor of this process: when it dies, however it dies, nothing stays behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import platform
+import struct
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from kubetape.capture import headers
+from kubetape.capture.btf import TYPEDEF, Btf
+from kubetape.errors import CaptureError
+
+_SYSCALL = {"x86_64": 321, "aarch64": 280}
+_PROG_LOAD, _RAW_TRACEPOINT_OPEN, _OBJ_GET_INFO, _LINK_CREATE = 5, 17, 15, 28
+_TYPE_TRACEPOINT, _TYPE_RAW_TRACEPOINT, _TYPE_TRACING = 5, 17, 26
+_ATTACH_TRACE_RAW_TP = 23
+_LOG_BYTES = 1 << 20
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _bpf(command: int, attributes: bytes) -> int:
+    buffer = ctypes.create_string_buffer(attributes, len(attributes))
+    result = _libc.syscall(_SYSCALL[platform.machine()], command, buffer, len(attributes))
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return int(result)
+
+
+def load_program(
+    name: str, kind: int, instructions: bytes, attach_kind: int = 0, btf_id: int = 0, log: bool = False
+) -> int:
+    """BPF_PROG_LOAD; the program's file descriptor. Raises OSError; with `log` the message ends with the verifier's."""
+    code = ctypes.create_string_buffer(instructions, len(instructions))
+    license_ = ctypes.create_string_buffer(b"GPL")
+    text = ctypes.create_string_buffer(_LOG_BYTES if log else 1)
+    attributes = bytearray(148)
+    struct.pack_into(
+        "<IIQQ", attributes, 0, kind, len(instructions) // 8, ctypes.addressof(code), ctypes.addressof(license_)
+    )
+    if log:
+        struct.pack_into("<IIQ", attributes, 24, 1, _LOG_BYTES, ctypes.addressof(text))
+    struct.pack_into("<16s", attributes, 48, name.encode()[:15])
+    struct.pack_into("<I", attributes, 68, attach_kind)
+    struct.pack_into("<I", attributes, 108, btf_id)
+    # Older kernels refuse trailing bytes they do not know only where they are not zero.
+    try:
+        return _bpf(_PROG_LOAD, bytes(attributes))
+    except OSError as error:
+        if log:
+            lines = text.value.decode(errors="replace").strip().splitlines()
+            raise OSError(error.errno, f"{error.strerror}: " + "\n".join(lines[-12:])) from error
+        raise
+
+
+def open_raw_tracepoint(program: int, name: str | None) -> int:
+    """Attach; the link's file descriptor. name is None for programs loaded with a BTF id."""
+    label = ctypes.create_string_buffer(name.encode()) if name else None
+    attributes = struct.pack("<QII", ctypes.addressof(label) if label else 0, program, 0)
+    return _bpf(_RAW_TRACEPOINT_OPEN, attributes)
+
+
+@dataclass
+class Attachment:
+    """One program attached: probe it serves, mechanism as the manifest shows it, descriptors to close."""
+
+    probe: str
+    mechanism: str
+    program: int
+    descriptors: list[int] = field(default_factory=list)
+    perf_event: Any = None
+
+    def detach(self) -> None:
+        while self.descriptors:
+            os.close(self.descriptors.pop())
+
+    def statistics(self) -> tuple[int, int]:
+        """(runs, nanoseconds in them); zeros unless kernel.bpf_stats_enabled."""
+        info = ctypes.create_string_buffer(256)
+        try:
+            _bpf(_OBJ_GET_INFO, struct.pack("<IIQ", self.program, len(info), ctypes.addressof(info)))
+        except OSError:
+            return 0, 0
+        run_ns, runs = struct.unpack_from("<QQ", info.raw, 192)
+        return runs, run_ns
+
+
+def import_bcc() -> Any:
+    """The bcc module. Raises CaptureError where the distribution's package is missing or does not work."""
+    try:
+        import bcc
+    except ImportError as error:
+        raise CaptureError(
+            f"recording needs the distribution's bcc package ({error}): install python3-bpfcc (Debian, Ubuntu) or "
+            "python3-bcc (Fedora), and use a Python that sees it"
+        ) from error
+    if not hasattr(bcc, "BPF"):
+        raise CaptureError(
+            "the installed 'bcc' is not the BPF Compiler Collection: remove it (pip uninstall bcc) and "
+            "install python3-bpfcc"
+        )
+    return bcc
+
+
+@contextlib.contextmanager
+def header_tree(types: Btf | None) -> Iterator[str]:
+    """A folder for BCC_KERNEL_SOURCE, removed afterwards; real kernel headers where there is no BTF.
+
+    Yields how the headers came about, for the manifest. Raises CaptureError where there is neither.
+    """
+    if types is None:
+        folder = f"/lib/modules/{os.uname().release}/build"
+        if not os.path.isdir(folder) and not os.path.exists("/sys/kernel/kheaders.tar.xz"):
+            raise CaptureError(
+                "this kernel offers neither BTF (/sys/kernel/btf/vmlinux) nor headers: install the package with the "
+                f"headers of kernel {os.uname().release}, or use a kernel built with CONFIG_DEBUG_INFO_BTF"
+            )
+        yield "kernel headers"
+        return
+    before = os.environ.get("BCC_KERNEL_SOURCE")
+    with tempfile.TemporaryDirectory(prefix="kubetape-headers-") as folder:
+        os.environ["BCC_KERNEL_SOURCE"] = headers.write_tree(folder, types)
+        try:
+            yield "BTF"
+        finally:
+            if before is None:
+                del os.environ["BCC_KERNEL_SOURCE"]
+            else:
+                os.environ["BCC_KERNEL_SOURCE"] = before
+
+
+class Module:
+    """One compiled translation unit: its functions' instructions and its maps' descriptors."""
+
+    def __init__(self, text: str, flags: list[str]) -> None:
+        bcc = import_bcc()
+        with _captured_stderr() as messages:
+            try:
+                self.bpf = bcc.BPF(text=text, cflags=[*flags, "-Wno-unused-function", "-Wno-macro-redefined"])
+            except Exception as error:  # bcc raises plain Exception
+                detail = [line for line in messages() if "error" in line] or [str(error)]
+                raise CaptureError(f"the probes do not compile for this kernel: {detail[0]}") from error
+
+    def instructions(self, function: str) -> bytes:
+        return bytes(self.bpf.dump_func(function.encode()))
+
+    def map_fd(self, name: str) -> int:
+        return int(self.bpf.lib_table_fd(name)) if hasattr(self.bpf, "lib_table_fd") else _table_fd(self.bpf, name)
+
+    def table(self, name: str) -> Any:
+        return self.bpf[name]
+
+
+def _table_fd(bpf: Any, name: str) -> int:
+    from bcc.libbcc import lib
+
+    fd = int(lib.bpf_table_fd(bpf.module, name.encode()))
+    if fd < 0:
+        raise CaptureError(f"the map {name} was not made")
+    return fd
+
+
+@contextlib.contextmanager
+def _captured_stderr() -> Iterator[Any]:
+    """clang inside bcc writes to descriptor 2; keep it from the user's terminal and return it as lines."""
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as store:
+        saved = os.dup(2)
+        os.dup2(store.fileno(), 2)
+
+        def lines() -> list[str]:
+            store.seek(0)
+            return store.read().decode(errors="replace").splitlines()
+
+        try:
+            yield lines
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+def attach_tp_btf(module: Module, types: Btf, function: str, tracepoint: str, probe: str) -> Attachment:
+    """Attach as typed raw tracepoint. Raises OSError."""
+    btf_id = types.find(f"btf_trace_{tracepoint}", TYPEDEF)
+    if btf_id is None:
+        raise OSError(errno.ENOENT, f"this kernel has no tracepoint {tracepoint}")
+    code = module.instructions(function)
+    program = _load(function, _TYPE_TRACING, code, _ATTACH_TRACE_RAW_TP, btf_id)
+    try:
+        link = open_raw_tracepoint(program, None)
+    except OSError:
+        os.close(program)
+        raise
+    return Attachment(probe, f"tp_btf:{tracepoint}", program, [link, program])
+
+
+def attach_raw_tracepoint(module: Module, function: str, tracepoint: str, probe: str) -> Attachment:
+    """Attach as plain raw tracepoint. Raises OSError."""
+    program = _load(function, _TYPE_RAW_TRACEPOINT, module.instructions(function), 0, 0)
+    try:
+        link = open_raw_tracepoint(program, tracepoint)
+    except OSError:
+        os.close(program)
+        raise
+    return Attachment(probe, f"raw_tracepoint:{tracepoint}", program, [link, program])
+
+
+def _load(name: str, kind: int, code: bytes, attach_kind: int, btf_id: int) -> int:
+    try:
+        return load_program(name, kind, code, attach_kind, btf_id)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EINVAL, errno.E2BIG, errno.EFAULT):
+            return load_program(name, kind, code, attach_kind, btf_id, log=True)
+        raise
+
+
+_ATTACH_TRACE_FEXIT = 25
+
+
+def attach_fexit(module: Module, btf_id: int | None, function: str, kernel_function: str, probe: str) -> Attachment:
+    """Attach at the end of a kernel function, with its arguments and result. Raises OSError."""
+    if btf_id is None:
+        raise OSError(errno.ENOENT, f"this kernel has no function {kernel_function}")
+    program = _load(function, _TYPE_TRACING, module.instructions(function), _ATTACH_TRACE_FEXIT, btf_id)
+    try:
+        link = open_raw_tracepoint(program, None)
+    except OSError:
+        os.close(program)
+        raise
+    return Attachment(probe, f"fexit:{kernel_function}", program, [link, program])
+
+
+@dataclass
+class _KprobeAttachment(Attachment):
+    module: Module | None = None
+    kernel_function: str = ""
+
+    def detach(self) -> None:
+        if self.module is not None:
+            name = self.kernel_function.encode()
+            if self.mechanism.startswith("kretprobe"):
+                self.module.bpf.detach_kretprobe(event=name)
+            else:
+                self.module.bpf.detach_kprobe(event=name)
+            self.module = None
+
+
+def attach_kprobe(module: Module, kind: str, function: str, kernel_function: str, probe: str) -> Attachment:
+    """Attach through bcc, as perf event. Raises OSError."""
+    try:
+        # bcc kills the process's standard error with its own messages; the reason is in the exception.
+        with _captured_stderr():
+            if kind == "kretprobe":
+                module.bpf.attach_kretprobe(event=kernel_function.encode(), fn_name=function.encode())
+            else:
+                module.bpf.attach_kprobe(event=kernel_function.encode(), fn_name=function.encode())
+    except Exception as error:  # bcc raises plain Exception
+        raise OSError(errno.EOPNOTSUPP, f"{kind} refused: {str(error).splitlines()[0]}") from error
+    descriptor = int(module.bpf.funcs[function.encode()].fd)
+    return _KprobeAttachment(probe, f"{kind}:{kernel_function}", descriptor, [], None, module, kernel_function)

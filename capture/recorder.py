@@ -1,0 +1,452 @@
+"""Record this node: attach, drain into the spool until something ends it, convert.
+
+The order matters: probes are attached first and the state of the world (sockets, processes) is listed after, so
+that nothing falls between. Everything that must survive a kill goes through the spool.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from kubetape.bundle.manifest import Manifest, ProbeStatus
+from kubetape.bundle.writer import BundleWriter
+from kubetape.capture import host, load, sockets
+from kubetape.capture.btf import Btf
+from kubetape.capture.columns import address_text
+from kubetape.capture.convert import convert
+from kubetape.capture.layouts import layouts
+from kubetape.capture.probes import PROBES
+from kubetape.capture.ring import Ring
+from kubetape.capture.scope import Scope
+from kubetape.capture.spool import VERSION, SpoolFullError, SpoolReader, SpoolWriter
+from kubetape.errors import CaptureError, KubetapeError
+
+if TYPE_CHECKING:
+    from kubetape.capture.samplers import Samplers
+
+DRAIN_SECONDS = 0.05
+ANCHOR_SECONDS = 5.0
+_CAP_SYS_ADMIN, _CAP_BPF, _CAP_PERFMON = 21, 39, 38
+
+
+@dataclass
+class Options:
+    """One recording. Sizes in bytes; None for no limit. command: run it, and end with it."""
+
+    output: str
+    duration_s: float | None = None
+    pids: tuple[int, ...] = ()
+    ports: tuple[int, ...] = ()
+    namespaces: tuple[str, ...] = ()
+    pods: tuple[str, ...] = ()
+    payload: str = "headers"
+    payload_bytes: int = 4096
+    max_bytes: int | None = None
+    max_memory: int | None = None
+    spool_folder: str | None = None
+    objects_folder: str | None = None
+    kubernetes: bool = True
+    arguments: bool = True
+    command: tuple[str, ...] = ()
+    node_name: str | None = None
+    mechanisms: tuple[str, ...] | None = None  # kinds of mechanism allowed, for tests
+    direct: bool = True
+
+
+@dataclass
+class Result:
+    manifest: Manifest
+    output: str
+    command_status: int | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def check_privileges() -> None:
+    """Raises CaptureError, one line, where this process may not load BPF programs."""
+    try:
+        with open("/proc/self/status") as file:
+            effective = next(int(line.split()[1], 16) for line in file if line.startswith("CapEff"))
+    except (OSError, StopIteration) as error:
+        raise CaptureError(f"cannot read this process's capabilities: {error}") from error
+    admin = effective >> _CAP_SYS_ADMIN & 1
+    if not admin and not (effective >> _CAP_BPF & 1 and effective >> _CAP_PERFMON & 1):
+        raise CaptureError(
+            "recording needs root, or the capabilities BPF, PERFMON, NET_ADMIN and SYS_PTRACE: run it with sudo"
+        )
+
+
+def kernel_types() -> Btf | None:
+    """The kernel's BTF, or None where it has none."""
+    try:
+        return Btf.of_kernel()
+    except CaptureError:
+        return None
+
+
+class Recorder:
+    """One run. `run` returns when the bundle is written; it raises KubetapeError, and then a spool may be left."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        folder = options.spool_folder or os.path.dirname(os.path.abspath(options.output))
+        self.spool_path = os.path.join(folder, os.path.basename(options.output) + ".spool")
+        self._stop = ""
+        self._lost_before: list[list[int]] = []
+        self._symbols: set[int] = set()
+        self._notes: list[str] = []
+        self._command_status: int | None = None
+        self._samplers: Samplers | None = None
+        self._end: dict[str, Any] = {}
+
+    def run(self) -> Result:
+        options = self.options
+        check_privileges()
+        folder = os.path.dirname(os.path.abspath(options.output))
+        if not os.access(folder, os.W_OK):
+            raise CaptureError(f"cannot write into {folder}: choose another place with -o")
+        types = kernel_types()
+        scope = Scope(options)
+        settings = load.Settings(
+            payload=options.payload,
+            payload_bytes=options.payload_bytes,
+            ports=options.ports,
+            filter_pids=bool(options.pids),
+            filter_cgroups=scope.by_pod,
+            filter_netns=scope.by_pod,
+            arguments=options.arguments,
+            direct=options.direct,
+        )
+        if options.max_memory is not None:
+            while settings.ring_bytes > max(1 << 20, options.max_memory // 4):
+                settings.ring_bytes //= 2
+        spool = SpoolWriter(self.spool_path, options.max_bytes)
+        handlers = self._catch_signals()
+        try:
+            loaded = load.load(settings, types, options.mechanisms)
+            try:
+                self._record(spool, loaded, scope, types)
+            finally:
+                loaded.detach()
+        except BaseException:
+            if spool.size == 0:
+                os.unlink(self.spool_path)
+            raise
+        finally:
+            spool.close()
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        return self._convert()
+
+    # ---- recording ------------------------------------------------------------------------------------
+
+    def _record(self, spool: SpoolWriter, loaded: load.Loaded, scope: Scope, types: Btf | None) -> None:
+        start_ns = time.monotonic_ns()
+        base_cpu = time.process_time_ns()
+        ring = Ring(loaded.module.map_fd("events"), loaded.settings.ring_bytes)
+        cgroups = host.CgroupIds()
+        full = ""
+        try:
+            scope.apply(loaded.module)
+            self._header(spool, loaded, types, start_ns, cgroups)
+            spool.json("anchor", anchor=dataclasses.asdict(host.clock_anchor()))
+            self._start_samplers(loaded)
+            child = self._start_command()
+            self._drain(spool, ring)
+            self._world(spool, cgroups, scope, "start")
+            full = self._loop(spool, ring, loaded, scope, cgroups, child, start_ns, base_cpu)
+        except SpoolFullError as problem:
+            full = str(problem)
+        loaded.detach()
+        end_ns = time.monotonic_ns()
+        if not full:
+            try:
+                self._drain(spool, ring, everything=True)
+            except SpoolFullError as problem:
+                full = str(problem)
+        if full:
+            self._stop = "disk_budget"
+            left = ring.produced - ring.consumed
+            what = (
+                "the budget given by --max-bytes was used up" if full == "disk_budget" else "the spool's disk was full"
+            )
+            self._notes.append(f"{what}: the recording stopped there; {left} bytes of events in memory are lost")
+        if self._samplers is not None:
+            self._samplers.stop()
+        loaded.read_costs()
+        self._end = self._end_values(loaded, start_ns, end_ns, base_cpu, spool.size)
+        spool.budget_bytes = None
+        try:
+            self._loss(spool, loaded)
+            spool.json("anchor", anchor=dataclasses.asdict(host.clock_anchor()))
+            self._world(spool, cgroups, scope, "end")
+            spool.json("end", **self._end)
+        except SpoolFullError:
+            self._notes.append("no room for the state of the node at the end of the recording")
+            self._end["notes"] = self._notes
+        ring.close()
+
+    def _header(
+        self, spool: SpoolWriter, loaded: load.Loaded, types: Btf | None, start_ns: int, cgroups: host.CgroupIds
+    ) -> None:
+        options = self.options
+        facts: dict[str, Any] = {
+            "header_source": loaded.header_source,
+            "cgroup_hierarchy": cgroups.hierarchy,
+            "ephemeral_port_low": _ephemeral_low(),
+        }
+        if types is not None:
+            facts["drop_reasons"] = {
+                k: v.removeprefix("SKB_DROP_REASON_") for k, v in types.enum_values("skb_drop_reason").items()
+            }
+            facts["reset_reasons"] = {
+                k: v.removeprefix("SK_RST_REASON_") for k, v in types.enum_values("sk_rst_reason").items()
+            }
+        spool.json(
+            "header",
+            version=VERSION,
+            start_ns=start_ns,
+            layouts=[layout.to_json() for layout in layouts().values()],
+            node={
+                **host.node_values(options.node_name),
+                "command_line": sys.argv,
+                "policy": {
+                    "payload": options.payload,
+                    "payload_bytes": options.payload_bytes,
+                    "arguments": options.arguments,
+                    "pids": options.pids,
+                    "ports": options.ports,
+                    "namespaces": options.namespaces,
+                    "pods": options.pods,
+                },
+                "budgets": {
+                    "duration_s": options.duration_s,
+                    "max_bytes": options.max_bytes,
+                    "max_memory": options.max_memory,
+                    "ring_bytes": loaded.settings.ring_bytes,
+                },
+            },
+            facts=facts,
+            probes=[dataclasses.asdict(s) for s in loaded.statuses],
+        )
+
+    def _start_samplers(self, loaded: load.Loaded) -> None:
+        try:
+            from kubetape.capture import samplers
+        except ImportError as error:
+            self._notes.append(f"no samplers: {error}")
+            return
+        name = host.node_values(self.options.node_name)["name"]
+        self._samplers = samplers.start(name)
+
+    def _start_command(self) -> subprocess.Popen[bytes] | None:
+        if not self.options.command:
+            return None
+        try:
+            return subprocess.Popen(self.options.command)
+        except OSError as error:
+            raise CaptureError(f"cannot run {self.options.command[0]}: {error.strerror}") from error
+
+    def _loop(
+        self,
+        spool: SpoolWriter,
+        ring: Ring,
+        loaded: load.Loaded,
+        scope: Scope,
+        cgroups: host.CgroupIds,
+        child: subprocess.Popen[bytes] | None,
+        start_ns: int,
+        base_cpu: int,
+    ) -> str:
+        options = self.options
+        begin = time.monotonic()
+        next_second, next_anchor = begin + 1, begin + ANCHOR_SECONDS
+        ended_at = 0.0
+        while not self._stop:
+            self._drain(spool, ring)
+            now = time.monotonic()
+            if now >= next_second:
+                next_second += 1
+                self._heartbeat(spool, ring, loaded, base_cpu)
+                scope.refresh()
+                if (
+                    options.max_memory is not None
+                    and _resident_bytes() + loaded.settings.ring_bytes > options.max_memory
+                ):
+                    self._stop = "memory_budget"
+            if now >= next_anchor:
+                next_anchor += ANCHOR_SECONDS
+                spool.json("anchor", anchor=dataclasses.asdict(host.clock_anchor()))
+            if options.duration_s is not None and now - begin >= options.duration_s:
+                self._stop = self._stop or "duration"
+            if child is not None and child.poll() is not None:
+                # What it set off in others may still be under way.
+                ended_at = ended_at or now
+                if now - ended_at > 2 * DRAIN_SECONDS:
+                    self._stop = self._stop or "command"
+            if not self._stop:
+                time.sleep(DRAIN_SECONDS)
+        if child is not None:
+            if child.poll() is None:
+                child.terminate()
+                try:
+                    child.wait(5)
+                except subprocess.TimeoutExpired:
+                    child.kill()
+            self._command_status = child.wait()
+        return ""
+
+    def _drain(self, spool: SpoolWriter, ring: Ring, everything: bool = False) -> None:
+        with ring.settled(everything) as data:
+            if data:
+                spool.events(data)
+                ring.advance(len(data))
+
+    def _heartbeat(self, spool: SpoolWriter, ring: Ring, loaded: load.Loaded, base_cpu: int) -> None:
+        lost = self._loss(spool, loaded)
+        row = {
+            "ts_ns": time.monotonic_ns(),
+            "events_count": 0,
+            "lost_count": lost,
+            "spool_bytes": spool.size,
+            "backlog_bytes": ring.backlog,
+            "cpu_ns": time.process_time_ns() - base_cpu,
+        }
+        spool.json("rows", table="heartbeat", rows=[row])
+
+    def _loss(self, spool: SpoolWriter, loaded: load.Loaded) -> int:
+        """Spool what was lost since the call before; returns all that was lost so far."""
+        values = load.counters(loaded)
+        before = self._lost_before or [[0] * len(v) for v in values]
+        self._lost_before = values
+        names = {p.counter: p.name for p in reversed(PROBES) if p.counter is not None}
+        rows = []
+        total = 0
+        now = time.monotonic_ns()
+        for number, name in names.items():
+            assert number is not None
+            for what, reason in ((0, "ring_full"), (2, "map_full")):
+                row, old = values[number * 4 + what], before[number * 4 + what]
+                total += sum(row)
+                for cpu, (count, earlier) in enumerate(zip(row, old, strict=True)):
+                    if count > earlier:
+                        size = values[number * 4 + 1][cpu] - before[number * 4 + 1][cpu] if what == 0 else None
+                        rows.append(
+                            {
+                                "ts_ns": now,
+                                "probe": name,
+                                "cpu": cpu,
+                                "reason": reason,
+                                "lost_count": count - earlier,
+                                "lost_bytes": size,
+                            }
+                        )
+        if rows:
+            spool.json("rows", table="loss", rows=rows)
+        return total
+
+    def _world(self, spool: SpoolWriter, cgroups: host.CgroupIds, scope: Scope, when: str) -> None:
+        """The sockets, processes and cgroups of this moment."""
+        owners = sockets.owners() if when == "start" else {}
+        listed, problems = sockets.listing()
+        now = time.monotonic_ns()
+        rows = []
+        for one in listed:
+            pid = owners.get(one.inode)
+            cgroup_id = cgroups.of_process(pid)[0] if pid else None
+            rows.append(
+                {
+                    "ts_ns": now,
+                    "netns_id": one.netns_id,
+                    "protocol": one.protocol,
+                    "state": one.state,
+                    "local_ip": address_text(one.local_ip),
+                    "local_port": one.local_port,
+                    "remote_ip": address_text(one.remote_ip),
+                    "remote_port": one.remote_port,
+                    "inode": one.inode,
+                    "pid": pid,
+                    "cgroup_id": cgroup_id,
+                    "drop_count": one.drop_count,
+                    "in_scope": scope.contains(pid, cgroup_id, one),
+                    "sample": sockets.sample_row(one) if one.info and one.state == 1 else None,
+                }
+            )
+        spool.json("sockets", when=when, sockets=rows)
+        if problems:
+            spool.json("note", notes=problems)
+        spool.json("processes", when=when, processes=host.process_rows(cgroups, when == "start"))
+        spool.json("cgroups", when=when, cgroups=cgroups.rows())
+
+    def _end_values(
+        self, loaded: load.Loaded, start_ns: int, end_ns: int, base_cpu: int, spool_bytes: int
+    ) -> dict[str, Any]:
+        values = load.counters(loaded)
+        numbers = {p.name: p.counter for p in PROBES}
+        first: set[int] = set()
+        for status in loaded.statuses:
+            number = numbers[status.probe]
+            if number is not None and number not in first and status.status == "attached":
+                first.add(number)
+                status.lost_count = sum(values[number * 4]) + sum(values[number * 4 + 2])
+        return {
+            "end_ns": end_ns,
+            "stop_reason": self._stop,
+            "notes": self._notes,
+            "probes": [dataclasses.asdict(s) for s in self._statuses(loaded)],
+            "facts": {
+                "recorder_cpu_ns": time.process_time_ns() - base_cpu,
+                "spool_bytes": spool_bytes,
+                "command_status": self._command_status,
+            },
+        }
+
+    def _statuses(self, loaded: load.Loaded) -> list[ProbeStatus]:
+        found = list(loaded.statuses)
+        if self._samplers is not None:
+            found.append(self._samplers.status())
+        return found
+
+    # ---- end ------------------------------------------------------------------------------------------
+
+    def _catch_signals(self) -> dict[int, Any]:
+        def stop(number: int, frame: FrameType | None) -> None:
+            self._stop = self._stop or "interrupt"
+
+        return {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def _convert(self) -> Result:
+        spool = SpoolReader(self.spool_path)
+        try:
+            manifest = convert(spool, self.options.output, self._extra_tables, end=self._end)
+        except KubetapeError as error:
+            raise type(error)(f"{error}; what was recorded is kept: kubetape recover {self.spool_path} -o F") from error
+        finally:
+            spool.close()
+        os.unlink(self.spool_path)
+        return Result(manifest, self.options.output, self._command_status)
+
+    def _extra_tables(self, writer: BundleWriter) -> None:
+        if self._samplers is not None:
+            for name, table in self._samplers.tables().items():
+                writer.write(name, table)
+
+
+def _ephemeral_low() -> int:
+    try:
+        with open("/proc/sys/net/ipv4/ip_local_port_range") as file:
+            return int(file.read().split()[0])
+    except OSError:
+        return 32768
+
+
+def _resident_bytes() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

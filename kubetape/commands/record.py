@@ -1,0 +1,137 @@
+"""kubetape record: record this node into a bundle."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import click
+
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+class Size(click.ParamType):  # type: ignore[type-arg]
+    """A number of bytes: 500M, 2GiB, 4096."""
+
+    name = "size"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", str(value).lower())
+        if match is None:
+            self.fail(f"{value!r} is not a size; write 500M, 2G", param, ctx)
+        return int(float(match[1]) * _UNITS[match[2]])
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]
+    """A time: 30, 60s, 5m."""
+
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|)", str(value).lower())
+        if match is None or float(match[1]) <= 0:
+            self.fail(f"{value!r} is not a duration; write 30s, 5m", param, ctx)
+        return float(match[1]) * _SECONDS[match[2]]
+
+
+@click.command("record", help="Record this node into a bundle, until --duration, Ctrl-C, the end of CMD, or a budget.")
+@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False), help="The bundle to write.")
+@click.option("--duration", type=Duration(), help="How long (30s, 5m). Default: 60s; with CMD, as long as it runs.")
+@click.option(
+    "--namespace", "namespaces", multiple=True, help="Only pods of this Kubernetes namespace. May be repeated."
+)
+@click.option("--pod", "pods", multiple=True, help="Only this pod (NAME or NAMESPACE/NAME). May be repeated.")
+@click.option("--pid", "pids", multiple=True, type=click.IntRange(1), help="Only this process and its children.")
+@click.option("--port", "ports", multiple=True, type=click.IntRange(1, 65535), help="Only connections with this port.")
+@click.option(
+    "--payload",
+    type=click.Choice(["none", "headers", "full"]),
+    default="headers",
+    show_default=True,
+    help="Bytes to keep: none; the first ones of each call, few in bulk transfers; or those of every call.",
+)
+@click.option("--payload-bytes", type=Size(), help="At most so many per call. Default: 4096; with full 64K.")
+@click.option("--max-bytes", type=Size(), help="Stop when the spool reaches this size.")
+@click.option("--max-memory", type=Size(), help="Stop when the recorder reaches this size.")
+@click.option(
+    "--spool", type=click.Path(file_okay=False, exists=True), help="Folder of the spool. Default: beside the bundle."
+)
+@click.option(
+    "--from-dir",
+    type=click.Path(file_okay=False, exists=True),
+    help="Kubernetes objects from files of `kubectl get -o json`.",
+)
+@click.option("--no-kubernetes", is_flag=True, help="Do not ask the Kubernetes API.")
+@click.option("--no-arguments", is_flag=True, help="Do not record command lines.")
+@click.option("--json", "as_json", is_flag=True, help="The result as JSON.")
+@click.argument("cmd", nargs=-1, type=click.UNPROCESSED)
+def command(
+    output: str,
+    duration: float | None,
+    namespaces: tuple[str, ...],
+    pods: tuple[str, ...],
+    pids: tuple[int, ...],
+    ports: tuple[int, ...],
+    payload: str,
+    payload_bytes: int | None,
+    max_bytes: int | None,
+    max_memory: int | None,
+    spool: str | None,
+    from_dir: str | None,
+    no_kubernetes: bool,
+    no_arguments: bool,
+    as_json: bool,
+    cmd: tuple[str, ...],
+) -> int:
+    from kubetape.capture.recorder import Options, Recorder
+
+    limit = payload_bytes if payload_bytes is not None else (65536 if payload == "full" else 4096)
+    if not 1 <= limit <= 65536:
+        raise click.BadParameter("from 1 to 64K", param_hint="--payload-bytes")
+    options = Options(
+        output=output,
+        duration_s=duration if duration is not None or cmd else 60.0,
+        pids=pids,
+        ports=ports,
+        namespaces=namespaces,
+        pods=pods,
+        payload=payload,
+        payload_bytes=limit,
+        max_bytes=max_bytes,
+        max_memory=max_memory,
+        spool_folder=spool,
+        objects_folder=from_dir,
+        kubernetes=not no_kubernetes,
+        arguments=not no_arguments,
+        command=cmd,
+    )
+    result = Recorder(options).run()
+    node = result.manifest.nodes[0]
+    tables = result.manifest.tables
+    if as_json:
+        summary = {
+            "output": output,
+            "stop_reason": node.stop_reason,
+            "duration_ns": node.end_ns - node.start_ns,
+            "lost_count": sum(p.lost_count for p in node.probes),
+            "command_status": result.command_status,
+            "rows": {name: entry.rows for name, entry in sorted(tables.items())},
+            "notes": node.notes,
+        }
+        click.echo(json.dumps(summary, indent=1))
+        return 0
+    seconds = (node.end_ns - node.start_ns) / 1e9
+    lost = sum(p.lost_count for p in node.probes)
+    click.echo(
+        f"{output}: {seconds:.1f} s, ended by {node.stop_reason}; {tables['connection'].rows} connections, "
+        f"{tables['socket_data'].rows} reads and writes, {lost} events lost"
+    )
+    for probe in node.probes:
+        if probe.status not in ("attached", "off"):
+            click.echo(f"  without {probe.probe}: {probe.cost} ({probe.reason})")
+    for note in node.notes:
+        click.echo(f"  note: {note}")
+    if result.command_status:
+        click.echo(f"  {cmd[0]} ended with status {result.command_status}")
+    return 0
