@@ -6,6 +6,7 @@ SQL) and `coverage`.
 
 from __future__ import annotations
 
+import gc
 import json
 from dataclasses import dataclass
 from operator import attrgetter
@@ -15,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from kubetape.analyze.protocols import registry
-from kubetape.analyze.protocols.contract import Request
+from kubetape.analyze.protocols.contract import Protocol, Request
 from kubetape.analyze.protocols.engine import Decoded, Endpoints, decode_connection
 from kubetape.analyze.streams import ConnectionStreams, StreamIndex
 
@@ -104,6 +105,24 @@ def decode_all(connections: Any, data: Any) -> Requests:
     facts = {row["connection_id"]: row for row in connections.to_pylist()}
     datagram_ids = np.array([i for i, row in facts.items() if row["transport"] == "udp"], np.int64)
     results: list[tuple[ConnectionStreams, dict[str, Any], Decoded]] = []
+    # Decoding makes millions of small objects and no cycles: without pauses to look for any it takes a quarter less.
+    gc.disable()
+    try:
+        _decode_connections(data, datagram_ids, facts, protocols, shared, results)
+        _resolve(results, shared)
+        return Requests(_request_table(results), _coverage_table(results))
+    finally:
+        gc.enable()
+
+
+def _decode_connections(
+    data: Any,
+    datagram_ids: Any,
+    facts: dict[int, dict[str, Any]],
+    protocols: dict[str, Protocol],
+    shared: dict[str, dict[Any, Any]],
+    results: list[tuple[ConnectionStreams, dict[str, Any], Decoded]],
+) -> None:
     for streams in StreamIndex(data, datagram_ids):
         fact = facts.get(streams.connection_id)
         if fact is None:
@@ -112,8 +131,6 @@ def decode_all(connections: Any, data: Any) -> Requests:
         from_start = fact["start_ns"] is not None
         decoded = decode_connection(streams, ends, send_is_client, from_start, protocols, shared)
         results.append((streams, fact, decoded))
-    _resolve(results, shared)
-    return Requests(_request_table(results), _coverage_table(results))
 
 
 def _endpoints(fact: dict[str, Any]) -> tuple[Endpoints, bool]:
