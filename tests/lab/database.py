@@ -16,7 +16,7 @@ from tests.lab.errors import LabError
 from tests.lab.shell import run
 
 CACHE = Path(__file__).resolve().parents[2] / ".cache" / "lab"
-CATEGORIES, PRODUCTS, REVIEWS, WAREHOUSES = 20, 3000, 9000, 2
+CATEGORIES, PRODUCTS, REVIEWS, WAREHOUSES = 20, 3000, 4000, 2
 START_TIMEOUT_S = 60.0
 
 # Small files: the folder is copied for each lab.

@@ -56,7 +56,8 @@ def _lose_packets(shop: Shop) -> None:
 
 def _loss_rules(sources: str) -> str:
     drop = f"ip saddr {{ {sources} }} numgen random mod 100 < {LOSS_PERCENT} drop"
-    return f"table inet lab_loss {{ chain arrive {{ type filter hook input priority -10; {drop}; }} }}"
+    hook = "type filter hook input priority -10"
+    return f"table inet lab_loss {{\n chain arrive {{\n {hook};\n {drop}\n }}\n}}\n"
 
 
 def _stop_losing_packets(shop: Shop) -> None:

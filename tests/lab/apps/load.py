@@ -30,7 +30,7 @@ def visit(chance: random.Random) -> tuple[str, str, str | None]:
         return "GET", f"/products/{product}", None
     if kind < 0.80:
         return "GET", f"/products?category={category}", None
-    if kind < 0.92:
+    if kind < 0.90:
         return "GET", f"/products/top?category={category}", None
     return "POST", f"/products/{product}/reviews", json.dumps({"stars": chance.randint(1, 5), "text": "fine"})
 

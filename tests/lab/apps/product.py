@@ -117,7 +117,7 @@ class Service:
             return 404, {"error": f"no product {number}"}
         answer = rows[0] | {"stock": self.query(STOCK_SQL, number)}
         with self.redis.connection() as cache:
-            cache.setex(key, CACHE_S, json.dumps(answer))
+            cache.set(key, json.dumps(answer), ex=CACHE_S)
         return 200, answer
 
     def listing(self, category: int) -> tuple[int, Any]:
