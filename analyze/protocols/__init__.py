@@ -14,7 +14,9 @@ FOLDERS: tuple[str, ...] = (
     "http2",
     "ldap",
     "sip",
+    "tls",
     "websocket",
+    "zookeeper",
 )
 
 
