@@ -59,9 +59,7 @@ _COLON = re.compile(rf"([^:]*):([^:]*):({_ID})$")
 
 _UUID = r"[0-9a-f]{8}([-_])[0-9a-f]{4}\2[0-9a-f]{4}\2[0-9a-f]{4}\2[0-9a-f]{12}"
 # A slice carries its whole ancestry in its name; any prefix may stand before kubepods (kubelet's cgroupRoot).
-_POD_SLICE = re.compile(
-    r"(?:.+-)?kubepods(?:-(?:burstable|besteffort|guaranteed))?-pod([0-9A-Za-z_.]+?)(?:\.slice)?$"
-)
+_POD_SLICE = re.compile(r"(?:.+-)?kubepods(?:-(?:burstable|besteffort|guaranteed))?-pod([0-9A-Za-z_.]+?)(?:\.slice)?$")
 _POD_FOLDER = re.compile(rf"pod({_UUID}|[0-9a-f]{{32}})$")
 _POD_BELOW_KUBEPODS = re.compile(r"pod([0-9A-Za-z_.-]+)$")
 _QOS = {"burstable", "besteffort", "guaranteed"}
@@ -142,8 +140,4 @@ def parse_proc_cgroup(text: str) -> CgroupIdentity:
 
 
 def _told(identity: CgroupIdentity) -> int:
-    return (
-        4 * (identity.container_id is not None)
-        + 2 * (identity.pod_uid is not None)
-        + (identity.runtime is not None)
-    )
+    return 4 * (identity.container_id is not None) + 2 * (identity.pod_uid is not None) + (identity.runtime is not None)
