@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from kubetape.analyze.protocols.common.spans import ScatteredSpan
 from kubetape.analyze.protocols.contract import (
     CLIENT,
     INVALID,
@@ -122,9 +123,9 @@ class LdapDecoder(Decoder):
             row = Request(operation=REQUESTS.get(asked), stream_id=message.message_id)
             operation = self._open[message.message_id] = _Operation(asked, row, None)
         if operation.reply is None:
-            operation.reply = span.copy()
+            operation.reply = ScatteredSpan(span)
         else:
-            _grow(operation.reply, span)
+            operation.reply.extend(span)
         if op == ENTRY:
             operation.entries += 1
         elif op == REFERENCE:
@@ -192,10 +193,3 @@ def _tell_result(row: Request, detail: dict[str, Any]) -> None:
         row.error_kind = "timeout" if result == 3 else "server" if result in SERVER_FAULTS else "client"
         row.error_message = detail.get("message") or RESULTS.get(result)
 
-
-def _grow(span: Span, more: Span) -> None:
-    """Add a later message of the same reply; what other operations sent in between does not count."""
-    span.end += more.size
-    span.last_ns = max(span.last_ns, more.last_ns)
-    span.lost_bytes += more.lost_bytes
-    span.cut_bytes += more.cut_bytes
