@@ -10,6 +10,7 @@ from kubetape.analyze.protocols.contract import Protocol
 # Folders below analyze/protocols, each with a `PROTOCOL`. Keep this list sorted, one line each.
 FOLDERS: tuple[str, ...] = (
     "dns",
+    "fastcgi",
     "http1",
     "http2",
     "ldap",

@@ -73,12 +73,19 @@ class TlsDecoder(Decoder):
 
     def parse(self, side: Side, data: bytes, offset: int) -> Parsed:
         parsed = read_record(side, data, offset)
-        if parsed is INVALID and side == SERVER and self._client is not None and self._spans[SERVER] is None:
+        if parsed is INVALID and self._is_unanswered(side):
             return len(data) - offset, Record(FOREIGN, 0, data, offset, len(data), 0)
         return parsed
 
     def find_boundary(self, side: Side, data: bytes, offset: int) -> int:
-        return find_record(data, offset)
+        found = find_record(data, offset)
+        if found < 0 and self._is_unanswered(side) and data[offset : offset + 16].isascii():
+            return offset
+        return found
+
+    def _is_unanswered(self, side: Side) -> bool:
+        """Whether the server's first words after a ClientHello are awaited here."""
+        return side == SERVER and self._client is not None and self._spans[SERVER] is None
 
     def on_gap(self, side: Side, position: int, size_bytes: int) -> None:
         self._flush(side)
