@@ -142,5 +142,6 @@ STATES = {
 }
 
 WORDS = frozenset(
-    b"conf cons crst dirs dump envi gtmk hash icfg isro lead mntr orst reqs ruok srst srvr stat stmk wchc wchp wchs".split()
+    b"conf cons crst dirs dump envi gtmk hash icfg isro lead mntr orst reqs ruok "
+    b"srst srvr stat stmk wchc wchp wchs".split()
 )
