@@ -37,6 +37,13 @@ MAX_STDERR_BYTES: Final = 4096
 MAX_OPEN_REQUESTS: Final = 65536  # ids have 16 bits
 
 
+_DESCRIBED: Final = (
+    ("SCRIPT_NAME", "script_name"),
+    ("SCRIPT_FILENAME", "script"),
+    ("REMOTE_ADDR", "remote_address"),
+)
+
+
 class _Exchange:
     """What was seen of one request id."""
 

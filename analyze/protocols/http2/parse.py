@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from kubetape.analyze.protocols.contract import CUT, INVALID, Parsed, Sample
+from kubetape.analyze.protocols.contract import CLIENT, CUT, INVALID, SERVER, Parsed, Sample, Side
 from kubetape.analyze.protocols.http2.hpack import INDEXED, STATIC, read_block
 from kubetape.analyze.protocols.http2.types import (
     CONNECTION_PREFACE,
@@ -30,6 +30,7 @@ HEADER_BYTES: Final = 9
 MAX_GUESSED_LENGTH: Final = 1 << 20  # of a frame looked for; servers and clients offer 16 KiB to 1 MiB
 CHAIN: Final = 3  # frames that must follow each other to believe in a boundary
 MAX_DETECT_FRAMES: Final = 16
+MIN_UNTOLD_FRAMES: Final = 12  # without any header block: no other protocol keeps up a chain for so long
 
 _FIXED_LENGTHS: Final = {PRIORITY: 5, RST_STREAM: 4, PING: 8, WINDOW_UPDATE: 4}
 _ON_CONNECTION: Final = {SETTINGS, PING, GOAWAY, 12, 16}
@@ -108,32 +109,59 @@ def chain_length(data: bytes, offset: int, limit: int = CHAIN) -> int:
             return limit if seen else 0
         if size - offset < HEADER_BYTES:
             return seen if seen > proof else 0
-        length = data[offset] << 16 | data[offset + 1] << 8 | data[offset + 2]
-        kind, flags = data[offset + 3], data[offset + 4]
-        stream_id = int.from_bytes(data[offset + 5 : offset + 9], "big")
-        allowed = _FLAGS.get(kind)
-        if (
-            allowed is None
-            or flags & ~allowed
-            or length > MAX_GUESSED_LENGTH
-            or stream_id >> 31
-            or not _is_header(length, kind, flags, stream_id)
-        ):
+        role = _plausible(data, offset)
+        if role is None:
             return 0
-        end = offset + HEADER_BYTES + length
-        if kind == HEADERS:
-            block = _block(data, offset, min(end, size), flags)
-            if not block:
-                return 0
-            if end <= size and flags & END_HEADERS:
-                if read_block(block) is None:
-                    return 0
-                if _role(block) is not None:
-                    proof = 0
+        end = offset + _size(data, offset)
         if end > size:
             return seen if seen > proof else 0
+        if role != _UNTOLD:
+            proof = 0
         seen, offset = seen + 1, end
     return seen
+
+
+def _size(data: bytes, offset: int) -> int:
+    return HEADER_BYTES + (data[offset] << 16 | data[offset + 1] << 8 | data[offset + 2])
+
+
+_UNTOLD: Final = -1
+
+
+def _plausible(data: bytes, offset: int) -> int | None:
+    """None: no frame header as peers write it stands at `offset`. Else who wrote the frame, where a block tells it.
+
+    CLIENT or SERVER by the pseudo headers of a whole header block, else _UNTOLD.
+    """
+    size = _size(data, offset)
+    kind, flags = data[offset + 3], data[offset + 4]
+    stream_id = int.from_bytes(data[offset + 5 : offset + 9], "big")
+    allowed = _FLAGS.get(kind)
+    if allowed is None or flags & ~allowed or size > MAX_GUESSED_LENGTH or stream_id >> 31:
+        return None
+    if not _is_header(size - HEADER_BYTES, kind, flags, stream_id):
+        return None
+    if kind == DATA and not flags and size == HEADER_BYTES:
+        return None  # allowed, but rows of zeros look like it
+    if kind == SETTINGS and not _are_settings(data, offset + HEADER_BYTES, min(offset + size, len(data))):
+        return None
+    if kind != HEADERS:
+        return _UNTOLD
+    block = _block(data, offset, min(offset + size, len(data)), flags)
+    if not block:
+        return None
+    if offset + size > len(data) or not flags & END_HEADERS:
+        return _UNTOLD
+    if read_block(block) is None:
+        return None
+    role = _role(block)
+    return _UNTOLD if role is None else CLIENT if role else SERVER
+
+
+def _are_settings(data: bytes, start: int, end: int) -> bool:
+    """Whether the identifiers are registered ones or GREASE (RFC 9113, section 6.5.2)."""
+    identifiers = [data[place] << 8 | data[place + 1] for place in range(start, end - 5, 6)]
+    return all(0 < n <= 0x10 or n & 0x0F0F == 0x0A0A or n >> 8 == 0xFE for n in identifiers)
 
 
 def _block(data: bytes, offset: int, end: int, flags: int) -> bytes:
@@ -172,37 +200,47 @@ def detect(sample: Sample) -> float:
         return 0.0
     if sample.from_start and sample.server:
         return 0.6 if chain_length(sample.server, 0, 1) and sample.server[3] == SETTINGS else 0.0
-    asks = _evidence((sample.client, *sample.client_runs), True)
-    answers = _evidence((sample.server, *sample.server_runs), False)
-    if asks < 0 or answers < 0:
+    asks, asks_told = _evidence((sample.client, *sample.client_runs), CLIENT)
+    answers, answers_told = _evidence((sample.server, *sample.server_runs), SERVER)
+    if asks < 0 or answers < 0 or (sample.client and not asks) or (sample.server and not answers):
         return 0.0
-    if not sample.client or not sample.server:
-        return 0.6 if max(asks, answers) >= CHAIN else 0.0
-    if asks and answers and asks + answers >= CHAIN:
-        return 0.8
-    return 0.4 if asks or answers else 0.0
+    if asks_told and answers_told:
+        return 0.9
+    if asks_told or answers_told:
+        return 0.75
+    # Streams that were open before: DATA, window updates and pings only.
+    aligned = _are_aligned(sample.client_runs) and _are_aligned(sample.server_runs)
+    return 0.6 if aligned and asks + answers >= MIN_UNTOLD_FRAMES else 0.3
 
 
-def _evidence(runs: tuple[bytes, ...], client: bool) -> int:
-    """Frames in chains of one side; header blocks that prove the role count more; -1: they prove the other role."""
-    frames = 0
+def _are_aligned(runs: list[bytes]) -> bool:
+    """Whether most socket calls and segments begin with a frame, as peers that flush whole frames send them."""
+    return sum(chain_length(run, 0) > 0 for run in runs) * 2 > len(runs)
+
+
+def _evidence(runs: tuple[bytes, ...], side: Side) -> tuple[int, bool]:
+    """(frames in unbroken chains of one side, whether a header block proves the role).
+
+    -1: a run is broken off by something that is no frame, or a block proves the other role.
+    """
+    frames, told = 0, False
     for run in runs:
-        place = 0 if chain_length(run, 0) else find_frame(run, 0) if run else -1
+        place = 0 if len(run) >= HEADER_BYTES and chain_length(run, 0) else find_frame(run, 0) if run else -1
+        if place < 0:
+            continue
         seen = 0
-        while 0 <= place < len(run) and seen < MAX_DETECT_FRAMES:
-            parsed = read_frame(run, place)
-            if not isinstance(parsed, tuple):
-                break
-            size, frame = parsed
+        while len(run) - place >= HEADER_BYTES and seen < MAX_DETECT_FRAMES:
+            if run.startswith(PREFACE, place):
+                place += len(PREFACE)
+                continue
+            role = _plausible(run, place)
+            if role is None or role == 1 - side:
+                return -1, False
+            told = told or role == side
             seen += 1
-            frames += 1
-            if frame.kind == HEADERS and frame.whole:
-                role = _role(frame.payload)
-                if role is not None and role != client:
-                    return -1
-                frames += 2 if role is not None else 0
-            place += size
-    return frames
+            place += _size(run, place)
+        frames += seen
+    return frames, told
 
 
 def _role(block: bytes) -> bool | None:

@@ -122,7 +122,7 @@ def detect(sample: Sample) -> float:
         return 0.7
     if client_frames >= DETECTED_FRAMES and server_frames >= DETECTED_FRAMES:
         return 0.6
-    if max(client_texts, server_texts) >= 2 or max(client_frames, server_frames) > DETECTED_FRAMES:
+    if max(client_texts, server_texts) >= 2:
         return 0.55 if not (client and server) else 0.3
     return 0.0
 
