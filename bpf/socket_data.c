@@ -6,6 +6,7 @@
  */
 #include "sockets.h"
 #include "calls.h"
+#include "peers.h"
 
 #if KT_PAYLOAD_MAX < 256
 #define BUFFER_BYTES 256
@@ -39,16 +40,6 @@ struct batch {
 };
 /* sendmmsg and recvmmsg complete one message after another: where the thread stands. Made and deleted here. */
 BPF_TABLE("lru_hash", u64, struct batch, batches, 16384);
-
-#if KT_UDP_PEER
-struct udp_peer {
-	u8 ip[16];
-	u32 port;
-	u32 reserved;
-};
-/* Sender of the datagram a thread is just receiving. Set by udp_peer.c, deleted here. */
-BPF_TABLE("lru_hash", u64, struct udp_peer, udp_peers, 16384);
-#endif
 
 /* The buffers of one call. flat: base and length; else count vectors at `base`. */
 struct buffers {
@@ -330,16 +321,15 @@ static __always_inline int moved(struct sock *sk, int result, int flags, u8 dire
 		if (direction == DIRECTION_SEND) {
 			user_address(found.name, scratch->head.remote_ip, &scratch->head.remote_port);
 		}
-#if KT_UDP_PEER
 		else {
-			struct udp_peer *peer = udp_peers.lookup(&thread);
+			u64 task = bpf_get_current_task();
+			struct udp_peer *peer = udp_peers.lookup(&task);
 			if (peer) {
 				__builtin_memcpy(scratch->head.remote_ip, peer->ip, 16);
 				scratch->head.remote_port = peer->port;
-				udp_peers.delete(&thread);
+				udp_peers.delete(&task);
 			}
 		}
-#endif
 	}
 	if (fault)
 		mark |= DATA_PAYLOAD_FAULT;

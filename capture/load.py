@@ -52,7 +52,6 @@ def source(settings: Settings, types: Btf | None) -> str:
         "KT_FILTER_CGROUPS": int(settings.filter_cgroups),
         "KT_FILTER_NETNS": int(settings.filter_netns),
         "KT_ARGUMENTS": int(settings.arguments),
-        "KT_UDP_PEER": 0,
         # x86-64 and arm64 without KASAN; x86 with FRED and old 32-bit kernels pad the top, which these do not.
         "KT_STACK_BYTES": 16384,
         "KT_STACK_PADDING": 0,
@@ -138,7 +137,7 @@ class Loaded:
 def load(settings: Settings, types: Btf | None, allowed: tuple[str, ...] | None = None) -> Loaded:
     """Compile and attach. Where typed tracepoints are refused, the plain mode is tried.
 
-    allowed: kinds of mechanism ('tracing', 'fexit', 'kprobe', 'kretprobe') that may be used; None: all.
+    allowed: kinds of mechanism ('tracing', 'raw', 'fexit', 'kprobe', 'kretprobe') that may be used; None: all.
     Raises CaptureError where nothing compiles or not a single probe attaches.
     """
     if types is None or kernel_version() < (5, 5, 0):
@@ -192,6 +191,10 @@ def attach_target(
         if direct and types is not None:
             return program.attach_tp_btf(module, types, target.function, target.name, probe)
         return program.attach_raw_tracepoint(module, target.function, target.name, probe)
+    if target.kind == "raw":
+        return program.attach_raw_tracepoint(module, target.function, target.name, probe)
+    if target.kind == "cgroup":
+        return program.attach_cgroup(module, target.function, target.name, probe)
     if target.kind == "fexit":
         if not direct or types is None:
             raise OSError(95, "fexit needs typed access to the kernel's structs")

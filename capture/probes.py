@@ -15,7 +15,8 @@ from kubetape.bundle.manifest import ProbeStatus
 
 @dataclass(frozen=True)
 class Target:
-    """One attachment. kind: 'tracing' (tp_btf, or a raw tracepoint in the plain mode), 'fexit', 'k(ret)probe'."""
+    """One attachment. kind: 'tracing' (tp_btf; in the plain mode a raw tracepoint), 'raw' (always a raw tracepoint:
+    its arguments may be NULL, or no sockets), 'fexit', 'kprobe', 'kretprobe'."""
 
     kind: str
     function: str
@@ -75,13 +76,21 @@ PROBES: tuple[Probe, ...] = (
         "retransmissions of SYN-ACK are missing",
         2,
     ),
-    Probe("reset_sent", ("drop.c",), (_tracing("reset_sent@tcp_send_reset"),), "no resets sent by this node", 3),
+    Probe(
+        "reset_sent", ("drop.c",), ((Target("raw", "reset_sent", "tcp_send_reset"),),), "no resets sent by this node", 3
+    ),
     Probe(
         "drop",
         ("drop.c",),
-        (_tracing("packet_dropped@kfree_skb"),),
+        ((Target("raw", "packet_dropped", "kfree_skb"),),),
         "packets dropped by the kernel, and why, are missing",
         3,
+    ),
+    Probe(
+        "udp_peer",
+        ("udp_peer.c",),
+        ((Target("cgroup", "udp4_peer", "UDP4_RECVMSG"), Target("cgroup", "udp6_peer", "UDP6_RECVMSG")),),
+        "datagrams received by unconnected sockets (DNS servers) have no sender",
     ),
     Probe(
         "socket_data",

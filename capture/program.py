@@ -21,6 +21,7 @@ from typing import Any
 
 from kubetape.capture import headers
 from kubetape.capture.btf import TYPEDEF, Btf
+from kubetape.capture.samplers.cgroups import find_hierarchies
 from kubetape.errors import CaptureError
 
 _SYSCALL = {"x86_64": 321, "aarch64": 280}
@@ -63,7 +64,10 @@ def load_program(
     except OSError as error:
         if log:
             lines = text.value.decode(errors="replace").strip().splitlines()
-            raise OSError(error.errno, f"{error.strerror}: " + "\n".join(lines[-12:])) from error
+            said = [line for line in lines if not line.startswith("processed")] or ["no word from the verifier"]
+            problem = OSError(error.errno, f"{error.strerror}: {said[-1]}")
+            problem.add_note("\n".join(lines[-40:]))
+            raise problem from error
         raise
 
 
@@ -82,14 +86,17 @@ class Attachment:
     mechanism: str
     program: int
     descriptors: list[int] = field(default_factory=list)
-    perf_event: Any = None
+    final: tuple[int, int] = (0, 0)
 
     def detach(self) -> None:
+        self.final = self.statistics()
         while self.descriptors:
             os.close(self.descriptors.pop())
 
     def statistics(self) -> tuple[int, int]:
-        """(runs, nanoseconds in them); zeros unless kernel.bpf_stats_enabled."""
+        """(runs, nanoseconds in them), after `detach` those up to it; zeros unless kernel.bpf_stats_enabled."""
+        if not self.descriptors:
+            return self.final
         info = ctypes.create_string_buffer(256)
         try:
             _bpf(_OBJ_GET_INFO, struct.pack("<IIQ", self.program, len(info), ctypes.addressof(info)))
@@ -229,6 +236,8 @@ def _load(name: str, kind: int, code: bytes, attach_kind: int, btf_id: int) -> i
 
 
 _ATTACH_TRACE_FEXIT = 25
+_TYPE_CGROUP_SOCK_ADDR = 18
+_CGROUP_HOOKS = {"UDP4_RECVMSG": 19, "UDP6_RECVMSG": 20}  # enum bpf_attach_type
 
 
 def attach_fexit(module: Module, btf_id: int | None, function: str, kernel_function: str, probe: str) -> Attachment:
@@ -271,4 +280,23 @@ def attach_kprobe(module: Module, kind: str, function: str, kernel_function: str
     except Exception as error:  # bcc raises plain Exception
         raise OSError(errno.EOPNOTSUPP, f"{kind} refused: {str(error).splitlines()[0]}") from error
     descriptor = int(module.bpf.funcs[function.encode()].fd)
-    return _KprobeAttachment(probe, f"{kind}:{kernel_function}", descriptor, [], None, module, kernel_function)
+    return _KprobeAttachment(probe, f"{kind}:{kernel_function}", descriptor, [], (0, 0), module, kernel_function)
+
+
+def attach_cgroup(module: Module, function: str, hook: str, probe: str) -> Attachment:
+    """Attach to the root of the cgroup v2 tree, through a link that goes with this process. Raises OSError."""
+    mount = find_hierarchies().unified
+    if mount is None:
+        raise OSError(errno.ENOENT, "no cgroup v2 tree is mounted")
+    kind = _CGROUP_HOOKS[hook]
+    program = _load(function, _TYPE_CGROUP_SOCK_ADDR, module.instructions(function), kind, 0)
+    try:
+        folder = os.open(mount, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            link = _bpf(_LINK_CREATE, struct.pack("<IIII", program, folder, kind, 0))
+        finally:
+            os.close(folder)
+    except OSError:
+        os.close(program)
+        raise
+    return Attachment(probe, f"cgroup:{hook}", program, [link, program])
