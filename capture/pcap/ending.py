@@ -10,18 +10,21 @@ from kubetape.capture.pcap.transport import TCP
 CONNECT_WAIT_NS = 1_000_000_000
 
 
-def finish(streams: TcpStreams, end_ns: int) -> None:
-    """Record lost segments and connection attempts without answer; close what was replaced. end_ns: last packet."""
-    for connection in streams.flows.connections:
-        if streams.flows.protocol[connection.flow] != TCP:
-            continue
-        _lost(connection, streams)
-        _unanswered(connection, streams, end_ns)
-        if connection.superseded and not connection.closed:
-            connection.end_ns, connection.close_reason = _last_ns(connection, streams), None
+def finish(connection: Connection, streams: TcpStreams, end_ns: int) -> None:
+    """Nothing more will come: record lost segments and an attempt without answer, close what was replaced.
+
+    end_ns: time of the last packet so far.
+    """
+    if connection.protocol != TCP:
+        return
+    _lost(connection, streams)
+    _unanswered(connection, streams, end_ns)
+    if connection.superseded and not connection.closed:
+        connection.end_ns, connection.close_reason = last_seen_ns(connection, streams), None
 
 
-def _last_ns(connection: Connection, streams: TcpStreams) -> int:
+def last_seen_ns(connection: Connection, streams: TcpStreams) -> int:
+    """Time of its last packet, of either transport."""
     pair = streams.last_ns.values[2 * connection.number : 2 * connection.number + 2]
     return max(int(pair.max()), connection.first_ns)
 
@@ -32,7 +35,7 @@ def _lost(connection: Connection, streams: TcpStreams) -> None:
         direction = 2 * connection.number + sender
         peer_acked = int(streams.acked.values[direction ^ 1])
         reached = int(streams.reached.values[direction])
-        holes = streams.holes.get(direction)
+        holes = streams.holes.pop(direction, None)
         for start, end, ts_ns in (*holes.given_up, *holes.ranges) if holes else ():
             detail = "acked" if peer_acked >= end else "skipped"
             streams.events.add("lost_segment", ts_ns, connection.number, sender, detail, start, end - start)
@@ -50,9 +53,9 @@ def _unanswered(connection: Connection, streams: TcpStreams, end_ns: int) -> Non
     isn = connection.isn[connection.client]
     went_on = isn is not None and int(streams.reached.values[client]) & 0xFFFFFFFF != (isn + 1) & 0xFFFFFFFF
     heard = int(streams.reached.values[client ^ 1]) != UNSEEN or int(streams.acked.values[client]) != UNSEEN
-    waited_ns = (_last_ns(connection, streams) if connection.superseded else end_ns) - connection.syn_ns
+    waited_ns = (last_seen_ns(connection, streams) if connection.superseded else end_ns) - connection.syn_ns
     if went_on or heard or waited_ns < CONNECT_WAIT_NS:
         return
-    last_ns = _last_ns(connection, streams)
+    last_ns = last_seen_ns(connection, streams)
     streams.events.add("connect", last_ns, connection.number, detail="timeout", duration_ns=last_ns - connection.syn_ns)
     connection.end_ns, connection.close_reason = last_ns, "timeout"

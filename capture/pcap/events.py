@@ -5,6 +5,8 @@ About 70 bytes per event are held: a ZIP is written one table at a time, and soc
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from kubetape.capture.pcap.packets import Ints
@@ -38,6 +40,7 @@ DETAILS = (
 )
 KIND = {name: code for code, name in enumerate(KINDS)}
 DETAIL = {name: code for code, name in enumerate(DETAILS)}
+PART_ROWS = 131_072  # a row group of the bundle
 NONE = -(1 << 62)  # NULL, in columns whose values are never this
 
 
@@ -65,7 +68,7 @@ class EventLog:
     ) -> None:
         self._rows.append((ts_ns, connection, KIND[kind], DETAIL[detail], sender, position, size, duration_ns))
         self.count += 1
-        if len(self._rows) >= 65_536:
+        if len(self._rows) >= 8_192:
             self._blocks.append(np.array(self._rows, np.int64))
             self._rows.clear()
 
@@ -80,10 +83,11 @@ class EventLog:
         self._blocks.append(block)
         self.count += len(ts_ns)
 
-    def columns(self) -> Ints:
-        """(8, n), sorted by time, then connection."""
-        blocks = [*self._blocks, np.array(self._rows, np.int64).reshape(-1, 8)]
-        return _in_time_order(np.concatenate(blocks))
+    def parts(self) -> Iterator[Ints]:
+        """(n, 8) each, sorted by time, then connection; empties the log."""
+        self._blocks.append(np.array(self._rows, np.int64).reshape(-1, 8))
+        self._rows.clear()
+        return _in_time_order(self._blocks)
 
 
 class SampleLog:
@@ -96,13 +100,17 @@ class SampleLog:
         if len(ts_ns):
             self._blocks.append(np.stack([ts_ns, connection, sender, rtt_ns], axis=1))
 
-    def columns(self) -> Ints:
-        """(4, n), sorted by time, then connection."""
-        return _in_time_order(np.concatenate([*self._blocks, np.zeros((0, 4), np.int64)]))
+    def parts(self) -> Iterator[Ints]:
+        """(n, 4) each, sorted by time, then connection; empties the log."""
+        self._blocks.append(np.zeros((0, 4), np.int64))
+        return _in_time_order(self._blocks)
 
 
-def _in_time_order(table: Ints) -> Ints:
-    """The columns of rows whose first two fields are time and connection, sorted by these."""
-    if (np.diff(table[:, 0]) > 0).all():
-        return table.T
-    return table[np.lexsort((table[:, 1], table[:, 0]))].T
+def _in_time_order(blocks: list[Ints]) -> Iterator[Ints]:
+    """The rows of all blocks, whose first two fields are time and connection, sorted by these, in parts."""
+    table = np.concatenate(blocks)
+    blocks.clear()
+    order = None if (np.diff(table[:, 0]) > 0).all() else np.lexsort((table[:, 1], table[:, 0]))
+    for start in range(0, len(table), PART_ROWS):
+        part = slice(start, start + PART_ROWS)
+        yield table[part] if order is None else table[order[part]]

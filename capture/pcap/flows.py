@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,12 +16,17 @@ EPHEMERAL_FIRST = 32_768  # Linux's ip_local_port_range begins here, IANA's dyna
 WELL_KNOWN_LAST = 1023
 
 
+Ends = tuple[tuple[str, int], tuple[str, int]]  # (address, port) of end 0 and of end 1
+
+
 @dataclass(slots=True)
 class Connection:
     """One row of `connection` in the making. Ends are numbered 0 and 1 by their flow; client is one of them."""
 
     number: int
     flow: int
+    protocol: int
+    ends: Ends
     client: int
     basis: str
     first_ns: int
@@ -42,14 +48,18 @@ class Connection:
 
 
 class FlowTable:
-    """5-tuples as small numbers. `ends[f]` are the two (address, port) of flow f, `protocol[f]` is 6 or 17."""
+    """5-tuples as small numbers, each with the connection it carries at the moment.
+
+    live: connections by number, until they are retired; `client_of.values[number]` stays.
+    """
 
     def __init__(self) -> None:
         self._numbers: dict[int, int] = {}
-        self.ends: list[tuple[tuple[str, int], tuple[str, int]]] = []
-        self.protocol: list[int] = []
-        self.current: list[Connection | None] = []
-        self.connections: list[Connection] = []
+        self._flows: dict[int, tuple[int, int, Ends]] = {}  # key in _numbers, protocol, ends
+        self._flow_count = 0
+        self.current: dict[int, Connection] = {}
+        self.live: dict[int, Connection] = {}
+        self.connection_count = 0
         self.client_of = Growing(0)
 
     def assign(self, packets: Layer4, buffers: list[Bytes]) -> tuple[Ints, Ints]:
@@ -67,59 +77,71 @@ class FlowTable:
         for k in np.argsort(first).tolist():
             number = known.get(keys[k].item())
             if number is None:
-                number = known[keys[k].item()] = self._new(packets, int(first[k]), int(sender[first[k]]), buffers)
+                i = int(first[k])
+                number = self._new(keys[k].item(), packets, i, int(sender[i]), buffers)
             numbers[k] = number
         return numbers[local], sender
 
-    def _new(self, packets: Layer4, i: int, sender: int, buffers: list[Bytes]) -> int:
+    def _new(self, key: int, packets: Layer4, i: int, sender: int, buffers: list[Bytes]) -> int:
         data, at = buffers[int(packets.buffer[i])], int(packets.ip_at[i])
         if data[at] >> 4 == 4:
             family, start, size = socket.AF_INET, at + 12, 4
         else:
             family, start, size = socket.AF_INET6, at + 8, 16
-        source = socket.inet_ntop(family, data[start : start + size].tobytes())
-        target = socket.inet_ntop(family, data[start + size : start + 2 * size].tobytes())
+        source = sys.intern(socket.inet_ntop(family, data[start : start + size].tobytes()))
+        target = sys.intern(socket.inet_ntop(family, data[start + size : start + 2 * size].tobytes()))
         ends = ((source, int(packets.source_port[i])), (target, int(packets.target_port[i])))
-        self.ends.append(ends if sender == 0 else (ends[1], ends[0]))
-        self.protocol.append(int(packets.protocol[i]))
-        self.current.append(None)
-        return len(self.ends) - 1
+        number = self._numbers[key] = self._flow_count
+        self._flow_count += 1
+        self._flows[number] = (key, int(packets.protocol[i]), ends if sender == 0 else (ends[1], ends[0]))
+        return number
 
     def connect(self, flow: int, ts_ns: int, label: int, client: int | None, sender: int) -> Connection:
         """A new connection of a flow; `client` None: by the ports, or by who sent first (UDP)."""
         basis = "packet"
+        _, protocol, ends = self._flows[flow]
         if client is None:
-            by_port = self._client_by_port(flow)
-            if self.protocol[flow] == TCP:
+            by_port = _client_by_port(ends)
+            if protocol == TCP:
                 client, basis = (by_port, "port") if by_port is not None else (sender, "none")
             # A capture may begin between question and answer: then the first sender is the server.
-            elif by_port == 1 - sender and self.ends[flow][sender][1] <= WELL_KNOWN_LAST:
+            elif by_port == 1 - sender and ends[sender][1] <= WELL_KNOWN_LAST:
                 client, basis = by_port, "port"
             else:
                 client = sender
-        connection = Connection(len(self.connections), flow, client, basis, ts_ns, label)
-        before = self.current[flow]
+        number = self.connection_count
+        connection = Connection(number, flow, protocol, ends, client, basis, ts_ns, label)
+        before = self.current.get(flow)
         if before is not None and not before.closed:
             before.superseded = True
-        self.connections.append(connection)
-        self.current[flow] = connection
-        self.client_of.reserve(len(self.connections))
-        self.client_of.values[connection.number] = client
+        self.connection_count += 1
+        self.live[number] = self.current[flow] = connection
+        self.client_of.reserve(self.connection_count)
+        self.client_of.values[number] = client
         return connection
+
+    def retire(self, connection: Connection) -> None:
+        """Forget a connection, and its 5-tuple if it is the one carried at the moment."""
+        del self.live[connection.number]
+        if self.current.get(connection.flow) is connection:
+            del self.current[connection.flow]
+            key, _, _ = self._flows.pop(connection.flow)
+            del self._numbers[key]
 
     def set_client(self, connection: Connection, client: int) -> None:
         connection.client, connection.basis = client, "packet"
         self.client_of.values[connection.number] = client
 
-    def _client_by_port(self, flow: int) -> int | None:
-        """The end that is not the server, by port alone; None where the ports do not tell."""
-        a, b = self.ends[flow][0][1], self.ends[flow][1][1]
-        if a == b:
-            return None
-        for limit in (WELL_KNOWN_LAST, EPHEMERAL_FIRST - 1):
-            if (a <= limit) != (b <= limit):
-                return 1 if a <= limit else 0
-        return 1 if a < b else 0
+
+def _client_by_port(ends: Ends) -> int | None:
+    """The end that is not the server, by port alone; None where the ports do not tell."""
+    a, b = ends[0][1], ends[1][1]
+    if a == b:
+        return None
+    for limit in (WELL_KNOWN_LAST, EPHEMERAL_FIRST - 1):
+        if (a <= limit) != (b <= limit):
+            return 1 if a <= limit else 0
+    return 1 if a < b else 0
 
 
 def _end(address: Ints, port: Ints) -> Ints:

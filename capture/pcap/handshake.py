@@ -28,7 +28,7 @@ def assign_connections(
     control = packets.flags & (SYN | FIN | RST) != 0
     local_flows, first, local = np.unique(flow, return_index=True, return_inverse=True)
     at_start = np.array(
-        [c.number if (c := flows.current[f]) is not None else -1 for f in local_flows.tolist()], np.int64
+        [c.number if (c := flows.current.get(f)) is not None else -1 for f in local_flows.tolist()], np.int64
     )
     # Flows unknown so far get their connection from their first packet, whatever it is.
     control[first[at_start < 0]] = True
@@ -38,7 +38,7 @@ def assign_connections(
     columns = (packets.ts_ns, flow, sender, packets.flags, packets.seq, packets.ack, packets.label, packets.ip_id)
     for i, *values in zip(which.tolist(), *(c[which].tolist() for c in columns), strict=True):
         ts_ns, f, s, flags, seq, ack, label, ip_id = values
-        before = flows.current[f]
+        before = flows.current.get(f)
         identity = (s, flags, seq, ack, ip_id)
         if (
             before is not None
@@ -85,14 +85,14 @@ def _one(
     flows: FlowTable, events: EventLog, ts_ns: int, flow: int, sender: int, flags: int, seq: int, ack: int, label: int
 ) -> Connection:
     """The connection one control packet (or first packet) belongs to, with its state moved on."""
-    connection = flows.current[flow]
+    connection = flows.current.get(flow)
     if flags & RST:
         if connection is None:
             connection = flows.connect(flow, ts_ns, label, None, sender)
         _reset(connection, events, ts_ns, sender)
         return connection
     if flags & SYN:
-        if connection is None or _begins_anew(connection, sender, flags, seq, ack):
+        if connection is None or _begins_anew(connection, ts_ns, sender, flags, seq, ack):
             client = 1 - sender if flags & ACK else sender
             connection = flows.connect(flow, ts_ns, label, client, sender)
         _synchronise(connection, flows, events, ts_ns, sender, flags, seq)
@@ -106,12 +106,12 @@ def _one(
     return connection
 
 
-def _begins_anew(connection: Connection, sender: int, flags: int, seq: int, ack: int) -> bool:
+def _begins_anew(connection: Connection, ts_ns: int, sender: int, flags: int, seq: int, ack: int) -> bool:
     isn = connection.isn[sender]
+    if connection.end_ns is not None and (isn != seq or ts_ns - connection.end_ns > COPY_WITHIN_NS):
+        return True
     if isn == seq:
         return False
-    if connection.closed:
-        return True
     if flags & ACK:
         # A server may answer a second SYN with a second number (SYN cookies): the client's number decides.
         other = connection.isn[1 - sender]

@@ -19,7 +19,6 @@ from kubetape.bundle.manifest import ClockAnchor, Manifest, Node, ProbeStatus
 from kubetape.bundle.writer import BundleWriter, TableWriter
 from kubetape.capture.pcap import rows_out
 from kubetape.capture.pcap.decode import Decoder
-from kubetape.capture.pcap.ending import finish
 from kubetape.capture.pcap.events import EventLog, SampleLog
 from kubetape.capture.pcap.file_input import FileInput
 from kubetape.capture.pcap.flows import FlowTable
@@ -31,6 +30,7 @@ from kubetape.capture.pcap.opening import (
     sorted_as_a_whole,
 )
 from kubetape.capture.pcap.packets import Bytes, Ints, Packets
+from kubetape.capture.pcap.retiring import ConnectionRows
 from kubetape.capture.pcap.tcp import StreamRows, TcpStreams
 from kubetape.capture.pcap.transport import TCP, Layer4
 from kubetape.capture.pcap.udp import datagrams
@@ -109,6 +109,7 @@ class _Import:
         self.flows = FlowTable()
         self.events, self.samples = EventLog(), SampleLog()
         self.streams = TcpStreams(self.flows, self.events, self.samples)
+        self.rows = ConnectionRows(self.streams)
         self.udp_copy_count = 0
         self.first_ns: int | None = None
         self.last_ns = 0
@@ -118,18 +119,22 @@ class _Import:
             table = writer.table("socket_data")
             for window in windows:
                 self._window(window, table)
+                self.rows.retire(self.last_ns, self.decoder.labels.names)
             self._refuse_unreadable()
-            finish(self.streams, self.last_ns)
-            writer.write("tcp_event", rows_out.tcp_events(self.events, self.flows, self.node))
+            labels = self.decoder.labels.names
+            connections = self.rows.table(self.last_ns, labels)
+            writer.write("tcp_event", rows_out.tcp_events(self.events, self.flows, connections, self.node))
             writer.write("tcp_sample", rows_out.tcp_samples(self.samples, self.flows, self.node))
-            writer.write("connection", rows_out.connections(self.flows, self.decoder.labels.names, self.node))
+            for name, value in (("node", self.node), ("side", "wire")):
+                connections = connections.append_column(name, rows_out.Labels(value).column(len(connections)))
+            writer.write("connection", connections)
             node = self._describe(table.rows)
             writer.manifest.nodes.append(node)
-        tcp_count = sum(self.flows.protocol[c.flow] == TCP for c in self.flows.connections)
+        tcp_count = ConnectionRows.count_tcp(connections)
         return Imported(
             packet_count=sum(f.facts.packet_count for f in self.files),
             tcp_count=tcp_count,
-            udp_count=len(self.flows.connections) - tcp_count,
+            udp_count=len(connections) - tcp_count,
             notes=node.notes,
         )
 
@@ -162,7 +167,7 @@ class _Import:
         return self.streams.window(packets, flow, sender, buffers)
 
     def _udp(self, packets: Layer4, flow: Ints, sender: Ints, buffers: list[Bytes]) -> StreamRows:
-        rows, copy_count = datagrams(packets, flow, sender, self.flows, buffers)
+        rows, copy_count = datagrams(packets, flow, sender, self.flows, self.streams.last_ns, buffers)
         self.udp_copy_count += copy_count
         return rows
 

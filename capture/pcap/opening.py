@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import heapq
+import mmap
 from collections.abc import Iterator
 
 import numpy as np
 
-from kubetape.capture.pcap.file_input import FileInput
-from kubetape.capture.pcap.packets import FileFacts, Packets
+from kubetape.capture.pcap.file_input import WINDOW_BYTES, FileInput
+from kubetape.capture.pcap.packets import Bytes, FileFacts, Packets
 from kubetape.capture.pcap.pcap_file import MAGICS, read_pcap
 from kubetape.capture.pcap.pcapng_file import read_pcapng
 from kubetape.errors import ImportFileError
@@ -34,21 +35,27 @@ class CaptureFile:
         self.source = FileInput(path)
         self.number = number
         self.facts = FileFacts(path, file_bytes=self.source.file_bytes)
+        try:
+            self._packets = self._recognise(path)
+        except ImportFileError:
+            self.source.close()
+            raise
+
+    def _recognise(self, path: str) -> Iterator[Packets]:
         self.source.advance(0)
         head = self.source.data[: min(4, self.source.size)].tobytes()
         if not head:
             raise ImportFileError(f"{path} is empty")
         if head == SECTION_MAGIC:
-            self._packets = read_pcapng(self.source, self.facts)
-        elif int.from_bytes(head, "little") in MAGICS and len(head) == 4:
-            self._packets = read_pcap(self.source, self.facts)
-        else:
-            kind = next((k for magic, k in OTHER_KINDS.items() if head.startswith(magic)), "")
-            raise ImportFileError(
-                f"{path} is {kind}"
-                if kind
-                else f"{path} is not a pcap or pcapng capture; its first bytes are {head.hex(' ')}"
-            )
+            return read_pcapng(self.source, self.facts)
+        if int.from_bytes(head, "little") in MAGICS and len(head) == 4:
+            return read_pcap(self.source, self.facts)
+        kind = next((k for magic, k in OTHER_KINDS.items() if head.startswith(magic)), "")
+        raise ImportFileError(
+            f"{path} is {kind}"
+            if kind
+            else f"{path} is not a pcap or pcapng capture; its first bytes are {head.hex(' ')}"
+        )
 
     def packets(self) -> Iterator[Packets]:
         for packets in self._packets:
@@ -111,17 +118,18 @@ def _push(ahead: list[tuple[int, int, Packets]], number: int, stream: Iterator[P
         heapq.heappush(ahead, (int(window.ts_ns.min()), number, window))
 
 
-def sorted_as_a_whole(files: list[CaptureFile], window_packets: int = 65_536) -> Iterator[list[Packets]]:
+def sorted_as_a_whole(files: list[CaptureFile]) -> Iterator[list[Packets]]:
     """As `in_time_order`, for files whose times jump: all records are listed (56 bytes each) and sorted first.
 
     The files must lie unpacked on disk.
     """
     listed: list[Packets] = []
-    maps = [np.memmap(f.source.path, np.uint8, mode="r") for f in files]
+    mapped = [_map(f.source.path) for f in files]
+    buffers: list[Bytes] = [np.frombuffer(m, np.uint8) for m in mapped]
     for opened in files:
         for packets in opened.packets():
             packets.offset = packets.offset + packets.buffer_position
-            held, packets.buffer = packets.buffer, maps[opened.number]
+            held, packets.buffer = packets.buffer, buffers[opened.number]
             opened.source.recycle(held)
             listed.append(packets)
     if not listed:
@@ -133,10 +141,17 @@ def sorted_as_a_whole(files: list[CaptureFile], window_packets: int = 65_536) ->
     }
     listed.clear()
     order = np.argsort(columns["ts_ns"], kind="stable")
-    for start in range(0, len(order), window_packets):
-        chosen = order[start : start + window_packets]
+    window = np.cumsum(columns["captured"][order]) // WINDOW_BYTES
+    for chosen in np.split(order, np.nonzero(np.diff(window))[0] + 1):
         yield [
-            Packets(maps[number], **{n: c[mine] for n, c in columns.items()}, file=number)
+            Packets(buffers[number], **{n: c[mine] for n, c in columns.items()}, file=number)
             for number in np.unique(file[chosen]).tolist()
             for mine in [chosen[file[chosen] == number]]
         ]
+        for m in mapped:  # the pages stay in the page cache, but no longer count as this process's memory
+            m.madvise(mmap.MADV_DONTNEED)
+
+
+def _map(path: str) -> mmap.mmap:
+    with open(path, "rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

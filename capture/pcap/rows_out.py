@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 
 from kubetape.capture.pcap.events import DETAILS, KINDS, NONE, EventLog, SampleLog
-from kubetape.capture.pcap.flows import FlowTable
+from kubetape.capture.pcap.flows import Connection, FlowTable
 from kubetape.capture.pcap.packets import Bytes, Ints
 from kubetape.capture.pcap.tcp import StreamRows
-from kubetape.capture.pcap.transport import Layer4
+from kubetape.capture.pcap.transport import TCP, Layer4
 
 
 @dataclass
@@ -92,63 +93,57 @@ def socket_data(packets: Layer4, buffers: list[Bytes], rows: StreamRows, flows: 
     }
 
 
-def tcp_events(log: EventLog, flows: FlowTable, node: str) -> dict[str, Any]:
-    ts_ns, connection, kind, detail, sender, position, size, duration_ns = log.columns()
-    client = flows.client_of.values[connection]
-    direction = np.where(sender < 0, 2, np.where(sender == client, 0, 1))
-    ends = connection_ends(flows)
-    row = pa.array(connection)
-    return {
-        "node": Labels(node).column(len(ts_ns)),
-        "ts_ns": ts_ns,
-        "connection_id": connection + 1,
-        "kind": coded(kind, KINDS),
-        "detail": coded(detail, DETAILS, 0),
-        "direction": coded(direction, ("send", "receive", ""), 2),
-        "position": nullable(position),
-        "size_bytes": nullable(size),
-        "duration_ns": nullable(duration_ns),
-        **{name: column.take(row) for name, column in ends.items()},
+def tcp_events(log: EventLog, flows: FlowTable, connections: Any, node: str) -> Iterator[dict[str, Any]]:
+    """Parts of tcp_event; `connections`: the connection table, whose row i is connection i + 1."""
+    for part in log.parts():
+        ts_ns, connection, kind, detail, sender, position, size, duration_ns = part.T
+        client = flows.client_of.values[connection]
+        direction = np.where(sender < 0, 2, np.where(sender == client, 0, 1))
+        row = pa.array(connection)
+        yield {
+            "node": Labels(node).column(len(ts_ns)),
+            "ts_ns": ts_ns,
+            "connection_id": connection + 1,
+            "kind": coded(kind, KINDS),
+            "detail": coded(detail, DETAILS, 0),
+            "direction": coded(direction, ("send", "receive", ""), 2),
+            "position": nullable(position),
+            "size_bytes": nullable(size),
+            "duration_ns": nullable(duration_ns),
+            **{name: connections[name].take(row) for name in ("local_ip", "local_port", "remote_ip", "remote_port")},
+        }
+
+
+def tcp_samples(log: SampleLog, flows: FlowTable, node: str) -> Iterator[dict[str, Any]]:
+    for part in log.parts():
+        ts_ns, connection, sender, rtt_ns = part.T
+        from_client = sender == flows.client_of.values[connection]
+        yield {
+            "node": Labels(node).column(len(ts_ns)),
+            "ts_ns": ts_ns,
+            "connection_id": connection + 1,
+            "reason": Labels("wire").column(len(ts_ns)),
+            "direction": coded(np.where(from_client, 0, 1), ("send", "receive")),
+            "srtt_ns": rtt_ns,
+        }
+
+
+def connection_columns(connections: list[Connection], labels: list[str]) -> dict[str, Any]:
+    """Columns of `connection`, but for `node` and `side`, which are the same everywhere."""
+    local = [c.ends[c.client] for c in connections]
+    remote = [c.ends[1 - c.client] for c in connections]
+    columns: dict[str, tuple[list[Any], Any]] = {
+        "connection_id": ([c.number + 1 for c in connections], pa.int64()),
+        "transport": (["tcp" if c.protocol == TCP else "udp" for c in connections], pa.string()),
+        "side_basis": ([c.basis for c in connections], pa.string()),
+        "local_ip": ([end[0] for end in local], pa.string()),
+        "local_port": ([end[1] for end in local], pa.int32()),
+        "remote_ip": ([end[0] for end in remote], pa.string()),
+        "remote_port": ([end[1] for end in remote], pa.int32()),
+        "start_ns": ([c.start_ns for c in connections], pa.int64()),
+        "end_ns": ([c.end_ns for c in connections], pa.int64()),
+        "existed_before": ([c.start_ns is None for c in connections], pa.bool_()),
+        "close_reason": ([c.close_reason for c in connections], pa.string()),
+        "encapsulation": ([labels[c.label] or None for c in connections], pa.string()),
     }
-
-
-def tcp_samples(log: SampleLog, flows: FlowTable, node: str) -> dict[str, Any]:
-    ts_ns, connection, sender, rtt_ns = log.columns()
-    from_client = sender == flows.client_of.values[connection]
-    return {
-        "node": Labels(node).column(len(ts_ns)),
-        "ts_ns": ts_ns,
-        "connection_id": connection + 1,
-        "reason": Labels("wire").column(len(ts_ns)),
-        "direction": coded(np.where(from_client, 0, 1), ("send", "receive")),
-        "srtt_ns": rtt_ns,
-    }
-
-
-def connection_ends(flows: FlowTable) -> dict[str, Any]:
-    """local_* (the client's) and remote_* columns, one entry per connection."""
-    local = [flows.ends[c.flow][c.client] for c in flows.connections]
-    remote = [flows.ends[c.flow][1 - c.client] for c in flows.connections]
-    return {
-        "local_ip": pa.array([e[0] for e in local], pa.string()),
-        "local_port": pa.array([e[1] for e in local], pa.int32()),
-        "remote_ip": pa.array([e[0] for e in remote], pa.string()),
-        "remote_port": pa.array([e[1] for e in remote], pa.int32()),
-    }
-
-
-def connections(flows: FlowTable, labels: list[str], node: str) -> dict[str, Any]:
-    all_of = flows.connections
-    return {
-        "node": Labels(node).column(len(all_of)),
-        "connection_id": pa.array([c.number + 1 for c in all_of], pa.int64()),
-        "transport": pa.array(["tcp" if flows.protocol[c.flow] == 6 else "udp" for c in all_of], pa.string()),
-        "side": Labels("wire").column(len(all_of)),
-        "side_basis": pa.array([c.basis for c in all_of], pa.string()),
-        **connection_ends(flows),
-        "start_ns": pa.array([c.start_ns for c in all_of], pa.int64()),
-        "end_ns": pa.array([c.end_ns for c in all_of], pa.int64()),
-        "existed_before": pa.array([c.start_ns is None for c in all_of], pa.bool_()),
-        "close_reason": pa.array([c.close_reason for c in all_of], pa.string()),
-        "encapsulation": pa.array([labels[c.label] or None for c in all_of], pa.string()),
-    }
+    return {name: pa.array(values, kind) for name, (values, kind) in columns.items()}

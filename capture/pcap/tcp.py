@@ -99,7 +99,7 @@ class TcpStreams:
         for growing in (
             self.reached, self.acked, self.acked_ns, self.last_ack, self.last_window, self.keep_alive, self.last_ns,
         ):  # fmt: skip
-            growing.reserve(2 * len(self.flows.connections))
+            growing.reserve(2 * self.flows.connection_count)
         direction = connection * 2 + sender
         usable = ~copies
         self.copy_count += int(copies.sum())
