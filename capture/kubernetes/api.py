@@ -35,7 +35,7 @@ PAGE_BYTES_MAX = 256 << 20
 _RETRIED = (429, 500, 502, 503, 504)
 
 
-class ApiProblem(Exception):
+class ApiError(Exception):
     """A request that did not succeed in the end. status: HTTP's, 0 where there was no whole answer."""
 
     def __init__(self, status: int, text: str) -> None:
@@ -61,6 +61,7 @@ class Api:
         self._pool = client.rest_client.pool_manager
         self.namespace = namespace
         self.deadline = deadline
+        self.read_timeout_s = READ_TIMEOUT_S
         self.request_count = 0
         self.received_bytes = 0
 
@@ -84,27 +85,27 @@ class Api:
         )
 
     def get(self, path: str, **query: Any) -> Json:
-        """One JSON answer. Raises ApiProblem after TRIES_MAX tries, or at once where asking again cannot help."""
+        """One JSON answer. Raises ApiError after TRIES_MAX tries, or at once where asking again cannot help."""
         from urllib3.exceptions import HTTPError
 
         wait = 0.2
-        problem = ApiProblem(0, "not asked")
+        problem = ApiError(0, "not asked")
         for attempt in range(TRIES_MAX):
             retry_after = 0.0
             try:
-                answer = self._open(path, query, READ_TIMEOUT_S, stream=False)
+                answer = self._open(path, query, self.read_timeout_s, stream=False)
                 self.received_bytes += len(answer.data)
                 if answer.status == 200:
                     return dict(json.loads(answer.data))
-                problem = ApiProblem(answer.status, _message(answer.data) or f"HTTP status {answer.status}")
+                problem = ApiError(answer.status, _message(answer.data) or f"HTTP status {answer.status}")
                 if answer.status not in _RETRIED:
                     raise problem
                 retry_after = _seconds(answer.headers.get("Retry-After"))
             except HTTPError as error:
-                problem = ApiProblem(0, _words(error))
+                problem = ApiError(0, _words(error))
             except ValueError as error:
                 # A connection cut inside a chunked answer may look complete.
-                problem = ApiProblem(0, f"the answer is not JSON ({error})")
+                problem = ApiError(0, f"the answer is not JSON ({error})")
             pause = min(max(wait, retry_after), RETRY_WAIT_MAX_S)
             wait *= 3
             late = self.deadline is not None and time.monotonic() + pause > self.deadline
@@ -114,7 +115,7 @@ class Api:
         raise problem
 
     def list(self, kind: Kind, add: Callable[[Json], None], **query: Any) -> ListResult:
-        """All objects of a kind to `add`, page by page; never raises ApiProblem except for 401 and no server at all.
+        """All objects of a kind to `add`, page by page; never raises ApiError except for 401 and no server at all.
 
         Where the whole cluster may not be listed, the own namespace is tried.
         """
@@ -135,7 +136,7 @@ class Api:
                 page_query = {**query, "limit": PAGE_LIMIT, **({"continue": token} if token else {})}
                 try:
                     page = self.get(path, **page_query)
-                except ApiProblem as problem:
+                except ApiError as problem:
                     if problem.status == 410 and token:
                         result.problem = "its list expired again and again while it was read"
                         break
@@ -167,11 +168,11 @@ class Api:
                 return None
             place = f"/namespaces/{namespace}" if found.get("namespaced") else ""
             return self.get(f"{root}{place}/{found['name']}/{name}")
-        except ApiProblem:
+        except ApiError:
             return None
 
     def watch(self, path: str, resource_version: str, timeout_s: int, **query: Any) -> Iterator[Json]:
-        """Events of one watch until the server ends it. Raises ApiProblem (410: list again)."""
+        """Events of one watch until the server ends it. Raises ApiError (410: list again)."""
         from urllib3.exceptions import HTTPError
 
         query = {
@@ -183,19 +184,19 @@ class Api:
         }
         answer = None
         try:
-            answer = self._open(path, query, timeout_s + READ_TIMEOUT_S, stream=True)
+            answer = self._open(path, query, timeout_s + self.read_timeout_s, stream=True)
             if answer.status != 200:
-                raise ApiProblem(answer.status, _message(answer.read(1 << 16)) or f"HTTP status {answer.status}")
+                raise ApiError(answer.status, _message(answer.read(1 << 16)) or f"HTTP status {answer.status}")
             rest = b""
             for chunk in answer.stream(1 << 16, decode_content=True):
                 self.received_bytes += len(chunk)
                 *lines, rest = (rest + chunk).split(b"\n")
                 if len(rest) > PAGE_BYTES_MAX:
-                    raise ApiProblem(0, "a watch event larger than any object")
+                    raise ApiError(0, "a watch event larger than any object")
                 for line in filter(None, lines):
                     yield _event(line)
         except HTTPError as error:
-            raise ApiProblem(0, _words(error)) from error
+            raise ApiError(0, _words(error)) from error
         finally:
             if answer is not None:
                 answer.close()
@@ -205,10 +206,10 @@ def _event(line: bytes) -> Json:
     try:
         event = json.loads(line)
     except ValueError as error:
-        raise ApiProblem(0, f"a watch event is not JSON ({error})") from error
+        raise ApiError(0, f"a watch event is not JSON ({error})") from error
     if event.get("type") == "ERROR":
         status = event.get("object") or {}
-        raise ApiProblem(int(status.get("code") or 0), str(status.get("message") or "error"))
+        raise ApiError(int(status.get("code") or 0), str(status.get("message") or "error"))
     return dict(event)
 
 
@@ -230,7 +231,7 @@ def _words(error: Exception) -> str:
     from urllib3 import exceptions
 
     if isinstance(error, exceptions.ReadTimeoutError):
-        return f"no answer within {READ_TIMEOUT_S:.0f} s"
+        return "no answer in time"
     if isinstance(error, exceptions.ConnectTimeoutError):
         return f"no connection within {CONNECT_TIMEOUT_S:.0f} s"
     if isinstance(error, exceptions.NameResolutionError):
@@ -320,7 +321,7 @@ class PodWatch:
                         obj.setdefault("kind", "Pod")
                         self.event_count += 1
                         self._seen(obj, event.get("type") == "DELETED")
-            except ApiProblem as problem:
+            except ApiError as problem:
                 if problem.status in (401, 403):
                     self.problem = f"pods of this node were not watched: {problem.status}: {problem}"
                     return
@@ -343,7 +344,7 @@ class PodWatch:
 
         try:
             result = self._api.list(Kind("Pod", self.PATH), add, **self._query)
-        except ApiProblem as problem:
+        except ApiError as problem:
             self._stopping.wait(RETRY_WAIT_MAX_S)
             self.problem = f"pods of this node were not watched all the time: {problem}"
             return

@@ -90,23 +90,26 @@ class Store:
             self._owners[name] = (api_version or "", owner_kind, owner_name)
         self._add_rows(kind, key, obj, observed_ns, deleted)
 
-    def delete(self, key: Key, observed_ns: int) -> None:
-        """An object that was here is gone, without a last state of it (it is missing from the LIST at the end)."""
-        if key not in self._versions:
-            return
-        self.changed_count += 1
-        if key[0] == "Event":
+    def delete(self, key: Key, observed_ns: int, taken: str = "end") -> None:
+        """An object that was here is gone, without a last state of it (it is missing from a later LIST)."""
+        if key not in self._versions or key[0] == "Event":
             return  # events expire; what they said stays true
-        last = next(
-            o for o in reversed(self._objects) if (o["kind"], o["namespace"] or "", o["name"], o["uid"] or "") == key
-        )
-        self._objects.append({**last, "taken": "end", "observed_ns": observed_ns, "deleted": True})
+        self.changed_count += 1
+        last = self._objects[self._last[key]]
+        if last["deleted"]:
+            return
+        self._last[key] = len(self._objects)
+        self._objects.append({**last, "taken": taken, "observed_ns": observed_ns, "deleted": True})
         if key[0] == "Pod":
             self._end_pod(self._rows[key][1][0], observed_ns)
 
     def keys(self, kind: str) -> list[Key]:
         """Objects of a kind seen so far, deleted ones included."""
         return [key for key in self._versions if key[0] == kind]
+
+    def node_of(self, key: Key) -> str | None:
+        """The node of a pod seen."""
+        return self._rows[key][1][0]["node"] if key in self._rows and key[0] == "Pod" else None
 
     def unknown_owners(self) -> list[tuple[str, str, str, str]]:
         """(apiVersion, kind, namespace, name) of owners of custom kinds that were not themselves seen."""

@@ -311,7 +311,7 @@ runtime label 'containerd', 'cri-o', 'docker', 'podman' | not told by the path
         """
 node label name of the node
 container_id string id
-name string container name | not known
+name string container name, 'POD' for a pod's pause container | not known
 pod_uid string pod | not known
 pod_name string pod name | not known
 namespace string namespace | not known
@@ -580,7 +580,7 @@ metric int64 metric | none
     # ---- Kubernetes -----------------------------------------------------------------------------------
     _t(
         "k8s_object",
-        "one Kubernetes object as JSON, without secrets, environment values and managed fields",
+        "one state of one Kubernetes object as JSON, without secrets, environment values and managed fields (events: k8s_event)",
         """
 kind label kind
 api_version label group and version
@@ -616,8 +616,8 @@ controller_name string its name | bare pod
 version string pod-template-hash, controller-revision-hash or image tag | none
 labels json labels
 qos_class label Guaranteed, Burstable, BestEffort | not given
-ready bool condition Ready
-restart_count int32 sum over containers
+ready bool condition Ready | known from the container runtime alone
+restart_count int32 sum over containers | known from the container runtime alone
 created_ns int64 realtime, ns | not given
 started_ns int64 realtime, ns | not started
 deleted_ns int64 realtime when the deletion began or was seen, ns | alive
@@ -639,11 +639,11 @@ container_id string id without the runtime's prefix | not created
 runtime label containerd, cri-o, docker | not created
 image string image | not given
 image_id string digest | not pulled
-ready bool ready
+ready bool ready | known from the container runtime alone
 state label 'waiting', 'running', 'terminated' | not known
 reason label reason of the state | none
 exit_code int32 of the terminated state | not terminated
-restart_count int32 restarts
+restart_count int32 restarts | known from the container runtime alone
 last_reason label reason of the last termination (OOMKilled, Error) | none
 last_exit_code int32 exit code of the last termination | none
 last_finished_ns int64 realtime of the last termination | none
