@@ -58,7 +58,7 @@ def convert(
         arguments: list[Any] = []
         counts: dict[str, int] = dict.fromkeys(layouts, 0)
         busy = damaged = 0
-        data = convert_data.DataConverter(node.name, layouts)
+        data = convert_data.DataConverter(node.name, layouts, node.start_ns, node.end_ns)
         table = writer.table("socket_data")
         for window in windows(spool, layouts):
             for name, count in window.counts().items():

@@ -28,8 +28,11 @@ _REORDER_NS = 20_000_000
 class DataConverter:
     """Turns windows into sorted socket_data tables; remembers peers of datagram sockets and what was cut."""
 
-    def __init__(self, node: str, layouts: dict[str, Layout]) -> None:
+    def __init__(self, node: str, layouts: dict[str, Layout], start_ns: int, end_ns: int) -> None:
         self._node, self._layouts = node, layouts
+        # Probes are attached and detached one after another: outside of the time in which all were, a request
+        # may be there without its response, and would be paired with the next one's.
+        self._start_ns, self._end_ns = start_ns, end_ns
         self._carry: Any = None
         self._peers: dict[bytes, int] = {}
         # (socket id, ip, port, connection id, first ts, first direction, pid) of each datagram peer
@@ -45,6 +48,10 @@ class DataConverter:
             parts.append(self._carry)
         table = _unified(parts)
         times = table.column("ts_ns").to_numpy()
+        inside = (times >= self._start_ns) & (times <= self._end_ns)
+        if not inside.all():
+            table = table.filter(pa.array(inside))
+            times = times[inside]
         if not len(times):
             return
         order = np.argsort(times, kind="stable")

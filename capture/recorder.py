@@ -164,8 +164,8 @@ class Recorder:
             full = self._loop(spool, ring, loaded, scope, cgroups, child, start_ns, base_cpu)
         except SpoolFullError as problem:
             full = str(problem)
-        loaded.detach()
         end_ns = time.monotonic_ns()
+        loaded.detach()
         if not full:
             try:
                 self._drain(spool, ring, everything=True)
