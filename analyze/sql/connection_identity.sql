@@ -17,7 +17,7 @@
 --   remote_version VARCHAR: as for the local end.
 --   remote_node VARCHAR: as for the local end.
 --   remote_service VARCHAR: service the other end is, or answers for. NULL when none.
---   remote_basis VARCHAR: how it is known: address, service, node, none.
+--   remote_basis VARCHAR: how it is known: socket (its own end was recorded), address, service, node, none.
 --   remote_name VARCHAR: what reports call the other end.
 WITH _pod AS (
     SELECT DISTINCT ON (uid) uid, namespace, name, node, version, coalesce(owner_name, name) AS workload
@@ -72,40 +72,54 @@ _by_address AS (
                 AND w.at_ns <= coalesce(a.valid_to_ns, 9223372036854775807))) DESC,
             a.valid_from_ns DESC NULLS LAST
     ) = 1
+),
+_local AS (
+    SELECT c.connection_id, p.name AS pod, p.namespace, p.workload, k.name AS container, p.version,
+        coalesce(p.node, h.node, CASE WHEN c.side <> 'wire' THEN c.node::VARCHAR END) AS node, b.service,
+        CASE WHEN coalesce(k.pod_uid, g.pod_uid) = p.uid THEN 'cgroup' WHEN p.uid IS NOT NULL THEN 'address' ELSE 'none' END
+            AS basis,
+        coalesce(p.namespace || '/' || p.workload, q.command, c.local_ip) AS name
+    FROM connection AS c
+    LEFT JOIN _cgroup AS g ON g.node = c.node AND g.cgroup_id = c.cgroup_id
+    LEFT JOIN _container AS k ON k.container_id = g.container_id
+    LEFT JOIN _by_address AS a ON a.connection_id = c.connection_id AND a.which = 'local'
+    LEFT JOIN _pod AS p ON p.uid = CASE
+        WHEN coalesce(k.pod_uid, g.pod_uid) IN (SELECT uid FROM _pod) THEN coalesce(k.pod_uid, g.pod_uid) ELSE a.uid END
+    LEFT JOIN process AS q ON q.node = c.node AND q.pid = c.pid
+    LEFT JOIN _host AS h ON h.ip = c.local_ip
+    LEFT JOIN _backend AS b ON b.ip = c.local_ip AND b.port = c.local_port
+    QUALIFY row_number() OVER (PARTITION BY c.connection_id ORDER BY q.start_ns DESC NULLS LAST) = 1
+),
+_mirror AS (
+    -- The other end's own socket, where it was recorded too; a loopback address means another in each namespace.
+    SELECT c.connection_id, m.connection_id AS mirror_id
+    FROM connection AS c
+    JOIN connection AS m
+        ON m.transport = c.transport AND m.local_ip = c.remote_ip AND m.local_port = c.remote_port
+        AND m.remote_ip = c.local_ip AND m.remote_port = c.local_port AND m.connection_id <> c.connection_id
+        AND (c.netns_id = m.netns_id OR NOT (c.local_ip LIKE '127.%' OR c.local_ip = '::1'))
+    QUALIFY row_number() OVER (
+        PARTITION BY c.connection_id ORDER BY abs(coalesce(c.start_ns, 0) - coalesce(m.start_ns, 0)), m.connection_id) = 1
 )
 SELECT
     c.connection_id,
-    lp.name AS local_pod,
-    lp.namespace AS local_namespace,
-    lp.workload AS local_workload,
-    k.name AS local_container,
-    lp.version AS local_version,
-    coalesce(lp.node, lh.node, CASE WHEN c.side <> 'wire' THEN c.node::VARCHAR END) AS local_node,
-    lb.service AS local_service,
-    CASE WHEN coalesce(k.pod_uid, g.pod_uid) = lp.uid THEN 'cgroup' WHEN lp.uid IS NOT NULL THEN 'address' ELSE 'none' END
-        AS local_basis,
-    coalesce(lp.namespace || '/' || lp.workload, p.command, c.local_ip) AS local_name,
-    rp.name AS remote_pod,
-    coalesce(rp.namespace, rv.namespace, rb.namespace) AS remote_namespace,
-    rp.workload AS remote_workload,
-    rp.version AS remote_version,
-    coalesce(rp.node, rh.node) AS remote_node,
+    l.pod AS local_pod, l.namespace AS local_namespace, l.workload AS local_workload, l.container AS local_container,
+    l.version AS local_version, l.node AS local_node, l.service AS local_service, l.basis AS local_basis, l.name AS local_name,
+    coalesce(r.pod, rp.name) AS remote_pod,
+    coalesce(r.namespace, rp.namespace, rv.namespace, rb.namespace) AS remote_namespace,
+    coalesce(r.workload, rp.workload) AS remote_workload,
+    coalesce(r.version, rp.version) AS remote_version,
+    coalesce(r.node, rp.node, rh.node) AS remote_node,
     coalesce(rv.service, rb.service) AS remote_service,
-    CASE WHEN rp.uid IS NOT NULL THEN 'address' WHEN rv.service IS NOT NULL THEN 'service'
-        WHEN rh.node IS NOT NULL THEN 'node' ELSE 'none' END AS remote_basis,
-    coalesce(rp.namespace || '/' || rp.workload, rv.namespace || '/' || rv.service, rh.node, c.remote_ip) AS remote_name
+    CASE WHEN r.connection_id IS NOT NULL THEN 'socket' WHEN rp.uid IS NOT NULL THEN 'address'
+        WHEN rv.service IS NOT NULL THEN 'service' WHEN rh.node IS NOT NULL THEN 'node' ELSE 'none' END AS remote_basis,
+    coalesce(r.name, rp.namespace || '/' || rp.workload, rv.namespace || '/' || rv.service, rh.node, c.remote_ip) AS remote_name
 FROM connection AS c
-LEFT JOIN _cgroup AS g ON g.node = c.node AND g.cgroup_id = c.cgroup_id
-LEFT JOIN _container AS k ON k.container_id = g.container_id
-LEFT JOIN _by_address AS la ON la.connection_id = c.connection_id AND la.which = 'local'
-LEFT JOIN _pod AS lp ON lp.uid = CASE
-    WHEN coalesce(k.pod_uid, g.pod_uid) IN (SELECT uid FROM _pod) THEN coalesce(k.pod_uid, g.pod_uid) ELSE la.uid END
-LEFT JOIN process AS p ON p.node = c.node AND p.pid = c.pid
-LEFT JOIN _host AS lh ON lh.ip = c.local_ip
-LEFT JOIN _backend AS lb ON lb.ip = c.local_ip AND lb.port = c.local_port
+JOIN _local AS l USING (connection_id)
+LEFT JOIN _mirror AS m USING (connection_id)
+LEFT JOIN _local AS r ON r.connection_id = m.mirror_id
 LEFT JOIN _by_address AS ra ON ra.connection_id = c.connection_id AND ra.which = 'remote'
 LEFT JOIN _pod AS rp ON rp.uid = ra.uid
 LEFT JOIN _virtual AS rv ON rv.ip = c.remote_ip AND rv.port IS NOT DISTINCT FROM c.remote_port
 LEFT JOIN _backend AS rb ON rb.ip = c.remote_ip AND rb.port = c.remote_port
 LEFT JOIN _host AS rh ON rh.ip = c.remote_ip
-QUALIFY row_number() OVER (PARTITION BY c.connection_id ORDER BY p.start_ns DESC NULLS LAST) = 1
