@@ -74,12 +74,15 @@ class FileFacts:
 def gather_rows(buffer: Bytes, offset: Ints, width: int) -> Bytes:
     """(n, width) bytes from each offset on; beyond the buffer's end they are zero."""
     last = len(buffer) - width
-    if len(offset) == 0:
-        return np.zeros((0, width), np.uint8)
-    if last >= 0 and int(offset.max()) <= last:
+    inside = np.clip(offset, 0, max(last, 0)) if len(offset) and int(offset.max()) > last else offset
+    if last < 0:
+        rows = np.zeros((len(offset), width), np.uint8)
+    else:
         view = np.ndarray((last + 1,), f"V{width}", buffer=buffer.data, strides=(1,))
-        return view[offset].view(np.uint8).reshape(-1, width)
-    start = int(offset.min())
-    padded = np.zeros(len(buffer) - start + width, np.uint8)
-    padded[: len(buffer) - start] = buffer[start:]
-    return gather_rows(padded, offset - start, width)
+        rows = view[inside].view(np.uint8).reshape(-1, width)
+    if inside is not offset:
+        for i in np.nonzero(offset > last)[0].tolist():
+            tail = buffer[int(offset[i]) :]
+            rows[i] = 0
+            rows[i, : len(tail)] = tail
+    return rows
