@@ -41,11 +41,13 @@ def convert(
     output: str,
     extra_tables: Callable[[BundleWriter], None] | None = None,
     end: dict[str, Any] | None = None,
+    given: frozenset[str] = frozenset(),
 ) -> Manifest:
     """Write the bundle `output` from a spool; returns its manifest. Raises CaptureError, BundleError.
 
     extra_tables: writes tables that did not go through the spool (samplers, Kubernetes snapshot). end: the
-    recording's last words, where they may not have found room in the spool.
+    recording's last words, where they may not have found room in the spool. given: tables
+    that extra_tables writes, where the spool has an older state of them.
     """
     header = spool.header
     layouts = {data["name"]: Layout.from_json(data) for data in header["layouts"]}
@@ -77,7 +79,7 @@ def convert(
         convert_process.write(
             writer, spool, node.name, arrays["process_event"], arguments, arrays["connection_event"], data.io_uring_pids
         )
-        _write_rows(writer, spool, node.name)
+        _write_rows(writer, spool, node.name, given)
         if extra_tables is not None:
             extra_tables(writer)
         _count_probes(node, counts, data, busy, damaged, spool)
@@ -207,7 +209,7 @@ def _sorted(tables: list[Any], name: str) -> Any:
     return whole.take(pa.array(order))
 
 
-def _write_rows(writer: BundleWriter, spool: SpoolReader, node: str) -> None:
+def _write_rows(writer: BundleWriter, spool: SpoolReader, node: str, given: frozenset[str]) -> None:
     """Tables whose rows went through the spool as JSON: heartbeat, loss, cgroup."""
     cgroups = {c["cgroup_id"]: c for o in spool.objects("cgroups") for c in o["cgroups"]}
     rows: dict[str, list[dict[str, Any]]] = {
@@ -216,7 +218,10 @@ def _write_rows(writer: BundleWriter, spool: SpoolReader, node: str) -> None:
         "cgroup": [{"node": node, **c} for c in cgroups.values()],
     }
     for one in spool.objects("rows"):
-        rows.setdefault(one["table"], []).extend({"node": node, **r} for r in one["rows"])
+        if one["table"] in given:
+            continue  # the caller has newer ones
+        has_node = "node" in TABLES[one["table"]].column_names
+        rows.setdefault(one["table"], []).extend({"node": node, **r} if has_node else r for r in one["rows"])
     for name, found in rows.items():
         writer.write_rows(name, found)
 

@@ -58,7 +58,8 @@ def _state(number: int) -> str:
 def _common(node: str, events: Array, connections: Array) -> dict[str, Any]:
     at = np.searchsorted(connections["socket_id"], events["socket_id"])
     at = np.minimum(at, max(0, len(connections) - 1))
-    found, missing = np.zeros(len(events), connections.dtype), np.ones(len(events), bool)
+    found: Array = np.zeros(len(events), connections.dtype)
+    missing: Array = np.ones(len(events), bool)
     if len(connections):
         found = connections[at]
         missing[:] = found["socket_id"] != events["socket_id"]
@@ -98,8 +99,8 @@ def packet_table(
             details.append(drop_reasons.get(reason, str(reason)))
         else:
             details.append(None)
-    no_address = ~events["local_ip"].any(axis=1) & ~events["remote_ip"].any(axis=1)
-    no_position = events["has_sequence"] == 0
+    no_address: Array = np.logical_not(events["local_ip"].any(axis=1) | events["remote_ip"].any(axis=1))
+    no_position: Array = np.equal(events["has_sequence"], 0)
     location = [symbols.get(a) if a else None for a in events["location"].tolist()]
     return pa.table(
         {

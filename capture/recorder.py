@@ -22,9 +22,11 @@ from kubetape.capture import host, load, sockets
 from kubetape.capture.btf import Btf
 from kubetape.capture.columns import address_text
 from kubetape.capture.convert import convert
+from kubetape.capture.kubernetes.snapshot import Session, SnapshotOptions
 from kubetape.capture.layouts import layouts
 from kubetape.capture.probes import PROBES
 from kubetape.capture.ring import Ring
+from kubetape.capture.samplers.files import host_root
 from kubetape.capture.scope import Scope
 from kubetape.capture.spool import VERSION, SpoolFullError, SpoolReader, SpoolWriter
 from kubetape.errors import CaptureError, KubetapeError
@@ -105,6 +107,8 @@ class Recorder:
         self._command_status: int | None = None
         self._samplers: Samplers | None = None
         self._end: dict[str, Any] = {}
+        self._session: Session | None = None
+        self._objects: dict[str, list[dict[str, Any]]] = {}
 
     def run(self) -> Result:
         options = self.options
@@ -114,6 +118,9 @@ class Recorder:
             raise CaptureError(f"cannot write into {folder}: choose another place with -o")
         types = kernel_types()
         scope = Scope(options)
+        self._objects = self._take_snapshot()
+        if scope.by_pod:
+            scope.set_pods(self._objects.get("k8s_pod", []))
         settings = load.Settings(
             payload=options.payload,
             payload_bytes=options.payload_bytes,
@@ -145,6 +152,22 @@ class Recorder:
                 signal.signal(number, handler)
         return self._convert()
 
+    def _take_snapshot(self) -> dict[str, list[dict[str, Any]]]:
+        """The Kubernetes objects as they are now; `_session` goes on watching."""
+        options = self.options
+        node = host.node_values(options.node_name)["name"]
+        self._session = Session(
+            SnapshotOptions(
+                node=node,
+                use_api=options.kubernetes and options.objects_folder is None,
+                from_dir=options.objects_folder,
+                runtime_root=host_root() or "/",
+            )
+        )
+        rows = self._session.end(again=False).rows
+        self._session.watch()
+        return rows
+
     # ---- recording ------------------------------------------------------------------------------------
 
     def _record(self, spool: SpoolWriter, loaded: load.Loaded, scope: Scope, types: Btf | None) -> None:
@@ -157,6 +180,8 @@ class Recorder:
             scope.apply(loaded.module)
             self._header(spool, loaded, types, start_ns, cgroups)
             spool.json("anchor", anchor=dataclasses.asdict(host.clock_anchor()))
+            for name, rows in self._objects.items():
+                spool.json("rows", table=name, rows=rows)
             self._start_samplers(loaded)
             child = self._start_command()
             self._drain(spool, ring)
@@ -180,8 +205,15 @@ class Recorder:
             self._notes.append(f"{what}: the recording stopped there; {left} bytes of events in memory are lost")
         if self._samplers is not None:
             self._samplers.stop()
+        snapshot_facts: dict[str, Any] = {}
+        if self._session is not None:
+            last = self._session.end()
+            self._objects = last.rows
+            self._notes += last.notes
+            snapshot_facts = last.facts
         loaded.read_costs()
         self._end = self._end_values(loaded, start_ns, end_ns, base_cpu, spool.size)
+        self._end["facts"]["kubernetes"] = snapshot_facts
         spool.budget_bytes = None
         try:
             self._loss(spool, loaded)
@@ -425,7 +457,7 @@ class Recorder:
     def _convert(self) -> Result:
         spool = SpoolReader(self.spool_path)
         try:
-            manifest = convert(spool, self.options.output, self._extra_tables, end=self._end)
+            manifest = convert(spool, self.options.output, self._extra_tables, self._end, frozenset(self._objects))
         except KubetapeError as error:
             raise type(error)(f"{error}; what was recorded is kept: kubetape recover {self.spool_path} -o F") from error
         finally:
@@ -437,6 +469,8 @@ class Recorder:
         if self._samplers is not None:
             for name, table in self._samplers.tables().items():
                 writer.write(name, table)
+        for name, rows in self._objects.items():
+            writer.write_rows(name, rows)
 
 
 def _ephemeral_low() -> int:

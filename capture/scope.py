@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from kubetape.capture.host import CgroupIds
 from kubetape.errors import CaptureError
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ class Scope:
                 raise CaptureError(f"there is no process {pid}")
         self._cgroups: set[int] = set()
         self._netns: set[int] = set()
+        self._pod_uids: set[str] = set()
+        self._ids = CgroupIds()
 
     def apply(self, module: Any) -> None:
         """Fill the maps of the loaded programs."""
@@ -36,8 +39,46 @@ class Scope:
                 table[table.Key(pid)] = table.Leaf(1)
         self.refresh()
 
+    def set_pods(self, pods: list[dict[str, Any]]) -> None:
+        """The pods known now (`k8s_pod` rows). Raises CaptureError where none of them is meant."""
+        wanted = set(self._options.namespaces)
+        names = set(self._options.pods)
+        self._pod_uids = {
+            pod["uid"]
+            for pod in pods
+            if (not wanted or pod["namespace"] in wanted)
+            and (not names or pod["name"] in names or f"{pod['namespace']}/{pod['name']}" in names)
+        }
+        if self.by_pod and not self._pod_uids:
+            meant = " ".join([*self._options.namespaces, *self._options.pods])
+            raise CaptureError(
+                f"no pod known matches {meant}: recording some pods only needs the Kubernetes API or --from-dir, "
+                "and their names as `kubectl get pods -A` shows them"
+            )
+
     def refresh(self) -> None:
-        """Pods come and go."""
+        """Containers come and go: bring the maps of cgroups and network namespaces up to date."""
+        if not self.by_pod or self._module is None:
+            return
+        cgroups: set[int] = set()
+        netns: set[int] = set()
+        for row in self._ids.rows():
+            if row["pod_uid"] in self._pod_uids:
+                cgroups.add(row["cgroup_id"])
+                netns |= _network_namespaces(self._ids.mount + row["path"])
+        # A pod on the host's network is told apart by its cgroup alone.
+        netns.discard(os.stat("/proc/self/ns/net").st_ino)
+        self._update("scope_cgroups", self._cgroups, cgroups)
+        self._update("scope_netns", self._netns, netns)
+
+    def _update(self, name: str, before: set[int], now: set[int]) -> None:
+        table = self._module.table(name)
+        for one in now - before:
+            table[table.Key(one)] = table.Leaf(1)
+        for one in before - now:
+            del table[table.Key(one)]
+        before.clear()
+        before.update(now)
 
     def contains(self, pid: int | None, cgroup_id: int | None, socket: Socket) -> bool:
         """Is a socket that was only listed wanted?"""
@@ -65,4 +106,19 @@ def _descendants(pids: set[int]) -> set[int]:
             if child not in found:
                 found.add(child)
                 stack.append(child)
+    return found
+
+
+def _network_namespaces(folder: str) -> set[int]:
+    found: set[int] = set()
+    try:
+        with open(f"{folder}/cgroup.procs") as file:
+            pids = file.read().split()
+    except OSError:
+        return found  # it is gone
+    for pid in pids:
+        try:
+            found.add(os.stat(f"/proc/{pid}/ns/net").st_ino)
+        except OSError:
+            continue
     return found
