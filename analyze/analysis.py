@@ -42,6 +42,8 @@ class Analysis:
         self._registered: list[Any] = []  # DuckDB reads registered Arrow tables in place; keep them alive
         for name, value in parameters().items():
             self.database.execute(f"SET VARIABLE {name} = {value!r}")
+        # How a duration reads in a finding: three digits.
+        self.database.execute("CREATE MACRO as_ms(ns) AS format('{:.3g} ms', ns / 1e6)")
         self.register("manifest_node", self._manifest_nodes())
         self.register("probe", self._probes())
         self._made |= {"manifest_node", "probe"}

@@ -65,7 +65,11 @@ def share(part: float | None, whole: float | None = 1) -> str:
     if part is None or not whole:
         return "–"
     ratio = part / whole
-    return "0 %" if not ratio else f"{100 * ratio:.2g} %" if ratio < 0.1 else f"{100 * ratio:.0f} %"
+    if not ratio:
+        return "0 %"
+    if ratio < 0.0001:
+        return "< 0.01 %"
+    return f"{100 * ratio:.2g} %" if ratio < 0.1 else f"{100 * ratio:.0f} %"
 
 
 def page(text: str) -> Any:

@@ -82,24 +82,36 @@ def _levels(findings: Iterable[dict[str, Any]]) -> dict[str, str]:
 
 
 def _columns(edges: list[tuple[str, str]]) -> dict[str, int]:
-    """Longest path from a caller nobody calls; a cycle ends where it would close."""
+    """Longest path from a caller nobody calls; an edge that closes a cycle counts for nothing."""
     callees: dict[str, list[str]] = {}
+    calls: dict[str, int] = {}
     for client, server in edges:
         callees.setdefault(client, []).append(server)
         callees.setdefault(server, [])
-    called = {server for client, server in edges if client != server}
+        calls[client] = calls.get(client, 0) + 1
+        calls[server] = calls.get(server, 0) - 1
+    order: list[str] = []  # callees before callers
+    state: dict[str, int] = {}
+    forward: dict[str, list[str]] = {name: [] for name in callees}
+
+    def visit(name: str) -> None:
+        state[name] = 1
+        for server in callees[name]:
+            if server not in state:
+                visit(server)
+            if state[server] == 2:
+                forward[name].append(server)
+        state[name] = 2
+        order.append(name)
+
+    # Who calls more than is called comes first: it is a cycle's most likely entrance.
+    for name in sorted(callees, key=lambda n: (-calls[n], n)):
+        if name not in state:
+            visit(name)
     column = dict.fromkeys(callees, 0)
-
-    def place(name: str, depth: int, path: frozenset[str]) -> None:
-        if depth > column[name] or depth == 0:
-            column[name] = max(column[name], depth)
-            for server in callees[name]:
-                if server not in path:
-                    place(server, depth + 1, path | {server})
-
-    roots = [n for n in callees if n not in called] or list(callees)[:1]
-    for root in roots:
-        place(root, 0, frozenset({root}))
+    for name in reversed(order):
+        for server in forward[name]:
+            column[server] = max(column[server], column[name] + 1)
     return column
 
 

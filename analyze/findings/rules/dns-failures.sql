@@ -19,7 +19,7 @@ SELECT
             || unanswered || ' unanswered, ' || failed || ' failed, ' || slow || ' slow of ' || queries || ' look-ups'
         ELSE 'DNS: ' || round(100.0 * nxdomain / queries) || ' % of the look-ups of ' || client_name || ' ask for names that do not exist'
     END AS title,
-    'Asked of ' || server_name || ', p95 ' || coalesce(round(p95_ns / 1e6, 1) || ' ms', 'unknown') || ', ' || nxdomain
+    'Asked of ' || server_name || ', p95 ' || coalesce(as_ms(p95_ns), 'unknown') || ', ' || nxdomain
         || ' NXDOMAIN (search path), most often ' || coalesce(name, '?') || '.' AS summary,
     'select * from dns_summary where client = ''' || client_name || '''' AS evidence,
     0.85 AS confidence, impact_ns, first_ns, last_ns, [client_name, server_name] AS entities

@@ -38,9 +38,9 @@ SELECT
         || ' loses packets: ' || round(100 * e.resent / e.sent, 1) || ' % sent again' AS title,
     e.resent || ' of about ' || e.sent || ' data segments were retransmitted, on ' || e.hit_connections || ' of '
         || e.connections || ' connection ends'
-        || coalesce('; round-trip time p95 ' || round(e.rtt_p95_ns / 1e6, 1) || ' ms', '')
-        || coalesce('; the network part of calls is p95 ' || round(w.network_p95_ns / 1e6, 1) || ' ms while the server itself needs '
-            || round(w.server_p95_ns / 1e6, 1) || ' ms', '') || '.' AS summary,
+        || coalesce('; round-trip time p95 ' || as_ms(e.rtt_p95_ns), '')
+        || coalesce('; the network part of calls is p95 ' || as_ms(w.network_p95_ns) || ' while the server itself needs '
+            || as_ms(w.server_p95_ns), '') || '.' AS summary,
     'select * from tcp_event join connection_health using (connection_id) where kind = ''retransmit'' and client_name = '''
         || e.client_name || ''' and server_name = ''' || e.server_name || '''' AS evidence,
     least(0.99, 0.6 + e.resent / 100.0) AS confidence,

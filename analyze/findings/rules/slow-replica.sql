@@ -21,10 +21,10 @@ _compared AS (
 )
 SELECT
     'critical' AS severity, 'pod' AS scope_kind, server_namespace || '/' || server_pod AS scope,
-    'Pod ' || server_pod || ' of ' || server_name || ' is slow: p50 ' || round(p50_ns / 1e6, 1) || ' ms, its '
-        || sibling_count || ' siblings ' || round(sibling_p50_ns / 1e6, 1) || ' ms' AS title,
+    'Pod ' || server_pod || ' of ' || server_name || ' is slow: p50 ' || as_ms(p50_ns) || ', its '
+        || sibling_count || ' siblings ' || as_ms(sibling_p50_ns) AS title,
     requests || ' ' || protocol || ' requests' || coalesce(', version ' || server_version, '') || '; the slowest sibling has p50 '
-        || round(sibling_max_ns / 1e6, 1) || ' ms'
+        || as_ms(sibling_max_ns)
         || CASE WHEN from_server THEN '; measured in the pod itself, so the network is not the reason.'
             ELSE '; measured by its callers.' END AS summary,
     'select * from logical_request where server_pod = ''' || server_pod || ''' order by latency_ns desc' AS evidence,

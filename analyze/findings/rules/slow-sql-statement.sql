@@ -4,11 +4,11 @@
 SELECT
     CASE WHEN p50_ns >= 1000000 * getvariable('slow_sql_ms') THEN 'critical' ELSE 'warning' END AS severity,
     'statement' AS scope_kind, digest AS scope,
-    'Slow SQL on ' || server || ': p95 ' || round(p95_ns / 1e6) || ' ms, called by ' || callers || ': '
+    'Slow SQL on ' || server || ': p95 ' || as_ms(p95_ns) || ', called by ' || callers || ': '
         || left(regexp_replace(statement_pattern, '\s+', ' ', 'g'), 120) AS title,
-    call_count || ' calls took ' || round(total_ns / 1e9, 2) || ' s in all (p50 ' || round(p50_ns / 1e6, 1) || ' ms, p95 '
-        || round(p95_ns / 1e6, 1) || ' ms, max ' || round(max_ns / 1e6, 1) || ' ms)'
-        || coalesce('; the first byte came after p95 ' || round(ttfb_p95_ns / 1e6, 1) || ' ms', '')
+    call_count || ' calls took ' || round(total_ns / 1e9, 2) || ' s in all (p50 ' || as_ms(p50_ns) || ', p95 '
+        || as_ms(p95_ns) || ', max ' || round(max_ns / 1e6, 1) || ' ms)'
+        || coalesce('; the first byte came after p95 ' || as_ms(ttfb_p95_ns), '')
         || coalesce('; rows returned: ' || rows_sent, '') || '. Callers: ' || callers || '.' AS summary,
     'select * from request where resource = ''' || replace(statement_pattern, '''', '''''') || ''' order by latency_ns desc' AS evidence,
     CASE WHEN server_p95_ns IS NULL THEN 0.8 ELSE 0.95 END AS confidence,
