@@ -20,9 +20,11 @@ from tests.lab.shop import Shop
 
 pytestmark = [pytest.mark.live, pytest.mark.lab]
 
-# The client measures from user space: on a busy machine it is now and then interrupted between the call and
-# its clock. That many of its measurements must agree with the recording to 5 % or 0.2 ms.
-AGREEING_SHARE = 0.97
+# A client measures from user space: now and then it is interrupted between the call and its clock, and one
+# written in Python spends time of its own there. This share of its measurements must agree with the recording
+# to 5 % or 0.2 ms.
+AGREEING_SHARE_C = 0.99
+AGREEING_SHARE_PYTHON = 0.95
 Row = dict[str, Any]
 
 
@@ -71,11 +73,11 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Recording:
         return Recording(bundle, json.loads(truth.read_text()), ips, summary["lost_count"])
 
 
-def agree(truth: list[Row], rows: list[Row]) -> None:
+def agree(truth: list[Row], rows: list[Row], share: float) -> None:
     """The client's own latencies are those of the recording, as far as a client can measure."""
     off = [abs(t["latency_ns"] - r["latency_ns"]) for t, r in zip(truth, rows, strict=True)]
     agreeing = sum(o <= max(200_000, 0.05 * t["latency_ns"]) for o, t in zip(off, truth, strict=True))
-    assert agreeing >= AGREEING_SHARE * len(truth), f"{len(truth) - agreeing} of {len(truth)} are off"
+    assert agreeing >= share * len(truth), f"{len(truth) - agreeing} of {len(truth)} are off"
     assert statistics.median(off) < 200_000
 
 
@@ -95,7 +97,7 @@ def test_http_requests(recording: Recording, side: str) -> None:
 
 
 def test_http_latency(recording: Recording) -> None:
-    agree(recording.truth["http"], recording.served("gateway", "http1", "client"))
+    agree(recording.truth["http"], recording.served("gateway", "http1", "client"), AGREEING_SHARE_C)
 
 
 @pytest.mark.parametrize("side", ["client", "server"])
@@ -136,8 +138,9 @@ def test_prepared_statements(recording: Recording, side: str) -> None:
 def test_statement_latency(recording: Recording) -> None:
     rows = recording.served("mysql", "mysql", "client")
     plain = [r for r in rows if str(r["statement"]).startswith("SELECT name FROM")]
-    agree(recording.truth["mysql_text"], plain)
-    agree(recording.truth["mysql_prepared"], [r for r in rows if r["operation"] == "COM_STMT_EXECUTE"])
+    agree(recording.truth["mysql_text"], plain, AGREEING_SHARE_PYTHON)
+    prepared = [r for r in rows if r["operation"] == "COM_STMT_EXECUTE"]
+    agree(recording.truth["mysql_prepared"], prepared, AGREEING_SHARE_PYTHON)
 
 
 @pytest.mark.parametrize("side", ["client", "server"])
@@ -152,7 +155,7 @@ def test_look_ups(recording: Recording, side: str) -> None:
     ]
     assert {r["outcome"] for r in rows} == {"complete"}
     if side == "client":
-        agree(truth, rows)
+        agree(truth, rows, AGREEING_SHARE_C)
 
 
 def test_requests_carry_their_pods(recording: Recording) -> None:

@@ -1,123 +1,220 @@
-"""Known requests by real clients, with the clients' own measurements. Runs inside a pod of the lab.
+"""A known workload: every way to move bytes over sockets, so many processes, so many connects.
 
-    python workload.py OUT.json
-
-OUT.json holds, for http (curl), mysql_text (pymysql), mysql_prepared (MySQL Connector) and dns (dig), one object
-for each request in the order it was made: what was asked, what came back, the client's port, latency_ns.
+Prints one JSON object: what a recording of it must hold. Run by test_exact.py below the recorder.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
+import os
+import socket
 import subprocess
-import sys
+import tempfile
 import time
+from collections.abc import Callable
 from typing import Any
 
-import mysql.connector
-import pymysql
-
-HTTP_CLIENTS, HTTP_REQUESTS = 4, 250  # each
-MYSQL_STATEMENTS = 500  # of each kind
-DNS_LOOKUPS = 200
-
-Row = dict[str, Any]
+libc = ctypes.CDLL(None, use_errno=True)
 
 
-def http_target(number: int) -> tuple[str, str]:
-    """(method, path) of the number-th request: three routes, one of them an error."""
-    match number % 5:
-        case 0:
-            return "GET", f"/products/{999000 + number}"
-        case 1:
-            return "POST", f"/products/{number + 1}/reviews"
-        case 2:
-            return "GET", f"/products?category={number % 20 + 1}"
-    return "GET", f"/products/{number + 1}"
+class Iovec(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
 
 
-def http() -> list[Row]:
-    """Four curl processes, one after another, each with one connection; curl's times have a resolution of 1 us."""
-    rows = []
-    for client in range(HTTP_CLIENTS):
-        targets = [http_target(client * HTTP_REQUESTS + i) for i in range(HTTP_REQUESTS)]
-        config = ""
-        for method, path in targets:
-            config += f'next\nsilent\nurl = "http://gateway{path}"\noutput = "/dev/null"\n'
-            config += 'write-out = "%{http_code} %{local_port} %{time_pretransfer} %{time_total}\\n"\n'
-            if method == "POST":
-                config += 'data = "{\\"stars\\": 5, \\"text\\": \\"ok\\"}"\n'
-        argv = ["curl", "--disable", "--noproxy", "*", "--config", "-"]
-        done = subprocess.run(argv, input=config.removeprefix("next\n"), capture_output=True, text=True, check=True)
-        for (method, path), line in zip(targets, done.stdout.splitlines(), strict=True):
-            status, port, before, total = line.split()
-            latency_ns = round((float(total) - float(before)) * 1e9)
-            rows.append({"method": method, "path": path, "status": status, "port": int(port), "latency_ns": latency_ns})
-    return rows
-
-
-def mysql_text() -> list[Row]:
-    """Plain statements; every tenth asks for a table that does not exist (error 1146)."""
-    rows = []
-    connection = pymysql.connect(host="mysql", user="shop", password="shop", database="shop")
-    cursor = connection.cursor()
-    for number in range(MYSQL_STATEMENTS):
-        table = "no_such_table" if number % 10 == 9 else "product"
-        statement = f"SELECT name FROM {table} WHERE id = {number + 1}"
-        status = "OK"
-        start_ns = time.monotonic_ns()
-        try:
-            connection.query(statement)
-        except pymysql.MySQLError as error:
-            status = str(error.args[0])
-        latency_ns = time.monotonic_ns() - start_ns
-        rows.append({"statement": statement, "status": status, "latency_ns": latency_ns})
-    cursor.close()
-    connection.close()
-    return rows
-
-
-def mysql_prepared() -> list[Row]:
-    """Statements prepared on the server and executed through the binary protocol."""
-    statement = "SELECT p.name, pr.amount_cents FROM product p JOIN price pr ON pr.product_id = p.id WHERE p.id = %s"
-    rows = []
-    connection = mysql.connector.connect(
-        host="mysql", user="shop", password="shop", database="shop", use_pure=True, ssl_disabled=True
+class Message(ctypes.Structure):
+    _fields_ = (
+        ("name", ctypes.c_void_p),
+        ("name_length", ctypes.c_uint32),
+        ("vectors", ctypes.POINTER(Iovec)),
+        ("vector_count", ctypes.c_size_t),
+        ("control", ctypes.c_void_p),
+        ("control_length", ctypes.c_size_t),
+        ("flags", ctypes.c_int),
+        ("padding", ctypes.c_int),
+        ("length", ctypes.c_uint32),  # of struct mmsghdr around it
     )
-    cursor = connection.cursor(prepared=True)
-    for number in range(MYSQL_STATEMENTS):
-        start_ns = time.monotonic_ns()
-        cursor.execute(statement, (number + 1,))
-        answer = cursor.fetchall()
-        latency_ns = time.monotonic_ns() - start_ns
-        rows.append({"statement": statement, "status": "OK", "rows": len(answer), "latency_ns": latency_ns})
-    cursor.close()
-    connection.close()
-    return rows
 
 
-def dns() -> list[Row]:
-    """dig, one process for all; every fourth name does not exist. `dig -u` gives microseconds."""
-    asked = []
-    for number in range(DNS_LOOKUPS):
-        name = f"missing{number}" if number % 4 == 3 else ("mysql", "redis", "product", "gateway")[number // 4 % 4]
-        asked.append((f"{name}.shop.svc.cluster.local", "AAAA" if number % 2 else "A"))
-    questions = "".join(f"{name} {kind}\n" for name, kind in asked)
-    argv = ["dig", "-u", "+nosearch", "-f", "-"]
-    done = subprocess.run(argv, input=questions, capture_output=True, text=True, check=True)
-    words = [line.split() for line in done.stdout.splitlines()]
-    statuses = [w[5].rstrip(",") for w in words if w[1:3] == ["->>HEADER<<-", "opcode:"]]
-    times_ns = [int(w[3]) * 1000 for w in words if w[1:3] == ["Query", "time:"]]
-    return [
-        {"name": name, "type": kind, "status": status, "latency_ns": latency_ns}
-        for (name, kind), status, latency_ns in zip(asked, statuses, times_ns, strict=True)
-    ]
+def batch(buffers: list[Any]) -> Any:
+    """struct mmsghdr[] with one buffer per message."""
+    messages = (Message * len(buffers))()
+    messages.buffers = buffers  # type: ignore[attr-defined]  # alive as long as they are pointed at
+    for message, buffer in zip(messages, buffers, strict=True):
+        vector = Iovec(ctypes.cast(buffer, ctypes.c_void_p), ctypes.sizeof(buffer))
+        message.vectors = ctypes.pointer(vector)
+        message.vector_count = 1
+    return messages
+
+
+def pair(family: int, host: str) -> tuple[socket.socket, socket.socket]:
+    with socket.socket(family) as listener:
+        listener.bind((host, 0))
+        listener.listen()
+        client = socket.create_connection(listener.getsockname()[:2])
+        return client, listener.accept()[0]
+
+
+SENDERS: dict[str, Callable[[socket.socket, bytes], int]] = {
+    "write": lambda s, d: os.write(s.fileno(), d),
+    "writev": lambda s, d: os.writev(s.fileno(), [d[:3], d[3:10], b"", d[10:]]),
+    "sendto": lambda s, d: s.send(d),
+    "sendmsg": lambda s, d: s.sendmsg([d[:1], d[1:]]),
+}
+RECEIVERS: dict[str, Callable[[socket.socket, int], bytes]] = {
+    "read": lambda s, n: os.read(s.fileno(), n),
+    "recvfrom": lambda s, n: s.recv(n),
+    "recvmsg": lambda s, n: s.recvmsg(n)[0],
+}
+
+
+def readv(one: socket.socket, size: int) -> bytes:
+    buffers = [bytearray(5), bytearray(size)]
+    count = os.readv(one.fileno(), buffers)
+    return b"".join(buffers)[:count]
+
+
+RECEIVERS["readv"] = readv
+
+
+def exchange(family: int, host: str) -> dict[str, Any]:
+    """Each sender with each receiver; returns what each end's stream must hold."""
+    client, server = pair(family, host)
+    sent = b""
+    calls: list[list[Any]] = []
+    number = 0
+    for send in SENDERS.values():
+        for receive in RECEIVERS.values():
+            data = b"%04d:" % number + bytes(range(65, 91)) * (number % 7 + 1)
+            number += 1
+            send(client, data)
+            server.recv(4, socket.MSG_PEEK)
+            got = b""
+            while len(got) < len(data):
+                got += receive(server, len(data) - len(got))
+            assert got == data
+            sent += data
+    for send in SENDERS:
+        calls.append(["send", send, len(RECEIVERS)])
+    for receive in RECEIVERS:
+        calls.append(["receive", receive, len(SENDERS)])
+    result = {
+        "client_port": client.getsockname()[1],
+        "server_port": server.getsockname()[1],
+        "sent": sent.hex(),
+        "calls": calls,
+    }
+    client.close()
+    server.recv(1)
+    server.close()
+    return result
+
+
+def transfer() -> dict[str, Any]:
+    """sendfile to a socket and splice from one: lengths, between two ordinary writes."""
+    client, server = pair(socket.AF_INET, "127.0.0.1")
+    client.sendall(b"before")
+    with tempfile.TemporaryFile() as file:
+        file.write(b"f" * 5000)
+        file.flush()
+        assert os.sendfile(client.fileno(), file.fileno(), 0, 5000) == 5000
+    client.sendall(b"after")
+    assert server.recv(6, socket.MSG_WAITALL) == b"before"
+    read, write = os.pipe()
+    moved = 0
+    while moved < 5000:
+        moved += os.splice(server.fileno(), write, 5000 - moved)  # type: ignore[attr-defined]
+        os.read(read, 65536)
+    assert server.recv(5, socket.MSG_WAITALL) == b"after"
+    ports = {"client_port": client.getsockname()[1], "server_port": server.getsockname()[1]}
+    client.close()
+    server.close()
+    return ports
+
+
+def datagrams(family: int, host: str) -> dict[str, Any]:
+    server = socket.socket(family, socket.SOCK_DGRAM)
+    server.bind((host, 0))
+    address = server.getsockname()
+    loose = socket.socket(family, socket.SOCK_DGRAM)
+    loose.sendto(b"question", address)
+    data, peer = server.recvfrom(100)
+    server.sendto(b"answer to " + data, peer)
+    loose.recvfrom(100)
+    loose.sendto(b"", address)
+    server.recvfrom(100)
+    connected = socket.socket(family, socket.SOCK_DGRAM)
+    connected.connect(address)
+    batch_sent = [b"batch %d " % i + b"x" * i for i in range(5)]
+    messages = batch([ctypes.create_string_buffer(d, len(d)) for d in batch_sent])
+    assert libc.sendmmsg(connected.fileno(), messages, 5, 0) == 5
+    for expected in (3, 2):  # a call that ends early, then one for the rest
+        buffers = [ctypes.create_string_buffer(100) for _ in range(3)]
+        got = libc.recvmmsg(server.fileno(), batch(buffers), expected, socket.MSG_DONTWAIT, None)
+        assert got == expected, got
+    for i in range(2):
+        connected.send(b"more %d" % i)
+    buffers = [ctypes.create_string_buffer(100) for _ in range(8)]
+    assert libc.recvmmsg(server.fileno(), batch(buffers), 8, socket.MSG_DONTWAIT, None) == 2
+    connected.send(b"last")
+    buffers = [ctypes.create_string_buffer(100) for _ in range(8)]
+    assert libc.recvmmsg(server.fileno(), batch(buffers), 8, socket.MSG_DONTWAIT, None) == 1
+    return {
+        "server_port": address[1],
+        "loose_port": loose.getsockname()[1],
+        "connected_port": connected.getsockname()[1],
+        "batch": [d.decode() for d in batch_sent],
+    }
+
+
+def connects() -> dict[str, int]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(16)
+        port = listener.getsockname()[1]
+        for _ in range(7):
+            client = socket.create_connection(("127.0.0.1", port))
+            listener.accept()[0].close()
+            client.recv(1)
+            client.close()
+        # Data left unread at close: this end resets.
+        for _ in range(3):
+            client = socket.create_connection(("127.0.0.1", port))
+            accepted = listener.accept()[0]
+            client.sendall(b"unread")
+            time.sleep(0.01)
+            accepted.close()
+            time.sleep(0.01)
+            client.close()
+    for _ in range(5):
+        one = socket.socket()
+        assert one.connect_ex(("127.0.0.1", port)) == 111
+        one.close()
+    return {"port": port, "ok": 10, "refused": 5, "reset": 3}
+
+
+def processes() -> dict[str, Any]:
+    for _ in range(11):
+        subprocess.run(["/bin/true", "kubetape-known"], check=True)
+    subprocess.run(["/bin/sh", "-c", "exit 3", "kubetape-status"])
+    killed = subprocess.Popen(["/bin/sleep", "77.5"])
+    killed.kill()
+    killed.wait()
+    return {"execs": 11, "killed": killed.pid}
 
 
 def main() -> None:
-    made = {work.__name__: work() for work in (http, mysql_text, mysql_prepared, dns)}
-    with open(sys.argv[1], "w") as file:
-        json.dump(made, file)
+    result = {
+        "pid": os.getpid(),
+        "tcp4": exchange(socket.AF_INET, "127.0.0.1"),
+        "tcp6": exchange(socket.AF_INET6, "::1"),
+        "transfer": transfer(),
+        "udp4": datagrams(socket.AF_INET, "127.0.0.1"),
+        "udp6": datagrams(socket.AF_INET6, "::1"),
+        "connects": connects(),
+        "processes": processes(),
+    }
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":
