@@ -14,6 +14,8 @@ FOLDERS: tuple[str, ...] = (
     "http1",
     "http2",
     "ldap",
+    "mongodb",
+    "mysql",
     "sip",
     "tls",
     "websocket",
