@@ -45,18 +45,19 @@ COMPRESSORS = {0: "noop", 1: "snappy", 2: "zlib", 3: "zstd"}
 # error_codes.yml of the server: what is not the caller's fault.
 TIMEOUT_CODES = frozenset((24, 50, 64, 89, 202, 262, 290, 46841))
 _SERVER = (
-    "1 6 7 8 43 56 63 82 83 84 85 91 112 117 124 125 128 129 133 134 136 138 140 141 142 146 147 148 149 150 151 152 153 "
-    "175 176 189 190 191 222 226 233 234 235 236 242 243 244 9001 10107 10334 11600 11602 13388 13435 13436 14031 17280 "
-    "28799"
+    "1 6 7 8 43 56 63 82 83 84 85 91 112 117 124 125 128 129 133 134 136 138 140 141 142 146 147 148 "
+    "149 150 151 152 153 175 176 189 190 191 222 226 233 234 235 236 242 243 244 9001 10107 10334 11600 "
+    "11602 13388 13435 13436 14031 17280 28799 "
 )
 SERVER_CODES = frozenset(int(code) for code in _SERVER.split())
 
 # Commands whose first value is the name of a collection.
 _ON_COLLECTION = (
-    "find insert update delete aggregate count distinct findAndModify findandmodify create drop createIndexes listIndexes "
-    "dropIndexes deleteIndexes collStats collstats mapReduce mapreduce geoNear geoSearch group collMod validate compact "
-    "reIndex convertToCapped cloneCollectionAsCapped dataSize killCursors planCacheClear planCacheListFilters "
-    "planCacheSetFilter planCacheClearFilters parallelCollectionScan bulkWrite createSearchIndexes"
+    "find insert update delete aggregate count distinct findAndModify findandmodify create drop "
+    "createIndexes listIndexes dropIndexes deleteIndexes collStats collstats mapReduce mapreduce "
+    "geoNear geoSearch group collMod validate compact reIndex convertToCapped cloneCollectionAsCapped "
+    "dataSize killCursors planCacheClear planCacheListFilters planCacheSetFilter planCacheClearFilters "
+    "parallelCollectionScan bulkWrite createSearchIndexes "
 )
 ON_COLLECTION = frozenset(_ON_COLLECTION.split())
 # The server redacts these itself.
