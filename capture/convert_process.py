@@ -109,7 +109,9 @@ def _follow(processes: dict[int, list[Row]], row: Row, event: Any) -> None:
         if not same:
             uses.append({"node": row["node"], "pid": row["pid"], "start_ns": began, "existed_before": False})
     process = uses[-1]
-    process["command"] = row["command"]
+    # The exit is told by the thread that goes last, whose name is its own.
+    if row["kind"] in ("exec", "fork") or not process.get("command"):
+        process["command"] = row["command"]
     process["parent_pid"] = process.get("parent_pid") or row["parent_pid"]
     process["cgroup_id"] = process.get("cgroup_id") or row["cgroup_id"]
     if process.get("uid") is None and row["kind"] != "oom_kill":
