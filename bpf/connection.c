@@ -17,23 +17,24 @@ int state_change(u64 *ctx)
 	if (protocol_of(sk) != IPPROTO_TCP || old_state == TCP_LISTEN || new_state == TCP_LISTEN)
 		return 0;
 	u64 now = bpf_ktime_get_ns();
-	u8 origin = new_state == TCP_SYN_SENT ? ORIGIN_CONNECT : old_state == TCP_SYN_RECV ? ORIGIN_ACCEPT : ORIGIN_FOUND;
+	u8 origin = new_state == TCP_SYN_SENT ? ORIGIN_CONNECT : old_state == TCP_SYN_RECV && new_state == TCP_ESTABLISHED ? ORIGIN_ACCEPT : ORIGIN_FOUND;
 	struct socket_state *state = state_of(sk, 2, origin);
 	if (!state) {
 		count(PROBE_CONNECTION, COUNT_MAP_FULL, 1);
 		return 0;
 	}
 	u64 thread = 0;
+	/* A socket may connect again after a failure; without socket storage another one may have its address. */
+	if (origin != ORIGIN_FOUND && (state->state_ns || state->told)) {
+		__builtin_memset(state, 0, sizeof(*state));
+		state->id = new_socket_id(2);
+		state->netns_id = netns_of(sk);
+		state->origin = origin;
+		state->run_direction = 2;
+	}
 	if (new_state == TCP_SYN_SENT) {
-		/* connect(2), in the process's own context; a socket may be used again after a failure. */
+		/* connect(2), in the process's own context. */
 		thread = bpf_get_current_pid_tgid();
-		if (state->state_ns || state->told) {
-			__builtin_memset(state, 0, sizeof(*state));
-			state->id = new_socket_id(2);
-			state->netns_id = netns_of(sk);
-			state->origin = origin;
-			state->run_direction = 2;
-		}
 		state->pid = thread >> 32;
 		state->start_ns = now;
 		state->cgroup_id = bpf_get_current_cgroup_id();

@@ -76,7 +76,8 @@ int reset_sent(u64 *ctx)
 			v4_address(event.local_ip, READ(sk, __sk_common.skc_rcv_saddr));
 			v4_address(event.remote_ip, READ(sk, __sk_common.skc_daddr));
 		}
-		event.local_port = READ(sk, __sk_common.skc_num);
+		/* A socket on its way out has given its port back, but remembers it. */
+		event.local_port = bpf_ntohs(READ((struct inet_sock *)sk, inet_sport));
 		event.remote_port = bpf_ntohs(READ(sk, __sk_common.skc_dport));
 	} else {
 		return 0;

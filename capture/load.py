@@ -191,7 +191,9 @@ def attach_target(
         if direct and types is not None:
             return program.attach_tp_btf(module, types, target.function, target.name, probe)
         return program.attach_raw_tracepoint(module, target.function, target.name, probe)
-    if target.kind == "raw":
+    if target.kind == "plain" and direct:
+        return program.Attachment(probe, "", -1)
+    if target.kind in ("raw", "plain"):
         return program.attach_raw_tracepoint(module, target.function, target.name, probe)
     if target.kind == "cgroup":
         return program.attach_cgroup(module, target.function, target.name, probe)

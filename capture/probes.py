@@ -16,7 +16,8 @@ from kubetape.bundle.manifest import ProbeStatus
 @dataclass(frozen=True)
 class Target:
     """One attachment. kind: 'tracing' (tp_btf; in the plain mode a raw tracepoint), 'raw' (always a raw tracepoint:
-    its arguments may be NULL, or no sockets), 'fexit', 'kprobe', 'kretprobe'."""
+    its arguments may be NULL, or no sockets), 'plain' (a raw tracepoint
+    needed in the plain mode only), 'fexit', 'kprobe', 'kretprobe'."""
 
     kind: str
     function: str
@@ -58,7 +59,7 @@ PROBES: tuple[Probe, ...] = (
     Probe(
         "connection",
         ("connection.c",),
-        (_tracing("state_change@inet_sock_set_state"),),
+        ((*_tracing("state_change@inet_sock_set_state"), Target("plain", "tcp_destroy", "tcp_destroy_sock")),),
         "no connection times, no connect results; the role of a connection is known from listening ports only",
         1,
     ),
@@ -142,7 +143,7 @@ def choose(probe: Probe, attach: Attach, detach: Callable[[], None], allowed: Se
             missing = missing or error.errno == errno.ENOENT
             reasons.append(f"{target.name}: {error.strerror or error}".splitlines()[0])
             continue
-        return Choice(ProbeStatus(probe.name, " ".join(dict.fromkeys(mechanisms)), "attached"), reasons)
+        return Choice(ProbeStatus(probe.name, " ".join(dict.fromkeys(filter(None, mechanisms))), "attached"), reasons)
     status = ProbeStatus(
         probe.name,
         status="unavailable" if missing else "failed",

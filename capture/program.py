@@ -157,7 +157,7 @@ class Module:
         bcc = import_bcc()
         with _captured_stderr() as messages:
             try:
-                self.bpf = bcc.BPF(text=text, cflags=[*flags, "-Wno-unused-function", "-Wno-macro-redefined"])
+                self.bpf = bcc.BPF(text=text.encode(), cflags=[*flags, "-Wno-unused-function", "-Wno-macro-redefined"])
             except Exception as error:  # bcc raises plain Exception
                 detail = [line for line in messages() if "error" in line] or [str(error)]
                 raise CaptureError(f"the probes do not compile for this kernel: {detail[0]}") from error
@@ -166,10 +166,10 @@ class Module:
         return bytes(self.bpf.dump_func(function.encode()))
 
     def map_fd(self, name: str) -> int:
-        return int(self.bpf.lib_table_fd(name)) if hasattr(self.bpf, "lib_table_fd") else _table_fd(self.bpf, name)
+        return _table_fd(self.bpf, name)
 
     def table(self, name: str) -> Any:
-        return self.bpf[name]
+        return self.bpf[name.encode()]
 
 
 def _table_fd(bpf: Any, name: str) -> int:
