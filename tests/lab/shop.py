@@ -139,6 +139,10 @@ class Shop:
         return self.of(app)[0]
 
     @property
+    def namespaces(self) -> list[str]:
+        return sorted({pod.namespace for pod in self.pods.values()})
+
+    @property
     def load_log(self) -> Path:
         """What the load generator measured: JSON lines, see apps/load.py."""
         return self.folder / "load.jsonl"
