@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from kubetape.analyze.normalise.route import route_template
 from kubetape.analyze.protocols.common.http import http_row, resolve_routes
@@ -50,6 +50,11 @@ MAX_BLOCK_BYTES = 1 << 20  # of a header block in CONTINUATION frames
 MAX_UNSURE_ROWS = 100_000
 
 
+_GRPC_HEADERS: Final = frozenset(
+    {"grpc-status", "grpc-message", "grpc-timeout", "grpc-encoding", "grpc-accept-encoding", "grpc-trace-bin"}
+)
+
+
 class _Reset(NamedTuple):
     """RST_STREAM: its code, who sent it, when, and whether the answer was complete by then."""
 
@@ -67,6 +72,7 @@ class _Stream:
         "asked",
         "counters",
         "ended",
+        "guessed",
         "interim",
         "pushed",
         "reset",
@@ -87,7 +93,8 @@ class _Stream:
         self.interim: list[int] = []
         self.reset: _Reset | None = None
         self.pushed = False
-        self.sure = True
+        self.sure = True  # no field of its header blocks refers to what was not seen
+        self.guessed = False  # fields were taken from the place where they probably are
 
     def grow(self, side: Side, span: Span) -> None:
         own = self.spans[side]
@@ -119,6 +126,8 @@ class Http2Decoder(Decoder):
         self._goaway: tuple[int, int, str] | None = None
         self._order: tuple[str, ...] | None = None
         self._paths: set[str] = set()
+        self._deferred: list[_Stream] = []  # is it gRPC? Other streams may tell
+        self._grpc_count = self._other_count = 0
         self._unsure: list[tuple[Request, list[Field]]] = []
         carry = connection.carry
         if carry.get("method") is not None:
@@ -209,18 +218,19 @@ class Http2Decoder(Decoder):
 
     def _finish_block(self, side: Side, block: _Block) -> None:
         self._blocks[side] = None
-        fields, sure = self._decode(side, b"".join(block.parts), block.whole)
+        fields, sure, guessed = self._decode(side, b"".join(block.parts), block.whole)
         frame = block.frame
         if frame.kind == PUSH_PROMISE:
             promised = int.from_bytes(frame.payload[:4], "big") & 0x7FFFFFFF
             stream = self._stream(promised)
-            stream.pushed, stream.asked, stream.sure = True, fields, sure
+            stream.pushed, stream.asked, stream.sure, stream.guessed = True, fields, sure, guessed
             stream.grow(SERVER, block.span)
             stream.ended[CLIENT] = True
             return
         stream = self._stream(frame.stream_id)
         stream.grow(side, block.span)
         stream.sure = stream.sure and sure
+        stream.guessed = stream.guessed or guessed
         if side == CLIENT:
             if stream.asked is None:
                 stream.asked = fields
@@ -240,13 +250,13 @@ class Http2Decoder(Decoder):
         else:
             stream.trailers = fields
 
-    def _decode(self, side: Side, block: bytes, whole: bool) -> tuple[list[Field], bool]:
-        """(fields, whether all are sure) of a block, and its insertions put into the table."""
+    def _decode(self, side: Side, block: bytes, whole: bool) -> tuple[list[Field], bool, bool]:
+        """(fields, whether all are sure, whether some are guessed) of a block; its insertions go into the table."""
         table = self._tables[side]
         instructions = read_block(block) if whole else read_prefix(block)
         if instructions is None:
             table.lose()
-            return [], False
+            return [], False, False
         fields, sure = table.fields(instructions, table.hole)
         if not sure:
             # Which size of the hole makes sense of this block? What agreed before is tried first.
@@ -259,11 +269,12 @@ class Http2Decoder(Decoder):
             else:
                 table.hole = None
                 fields, _ = table.fields(instructions, None)
+        guessed = not sure and table.hole is not None
         table.apply(instructions, fields)
         if not whole:
             table.lose()
         name_literals(fields)
-        return fields, sure
+        return fields, sure, guessed
 
     def _learn(self, fields: list[Field]) -> None:
         order = pseudo_order(fields)
@@ -287,12 +298,16 @@ class Http2Decoder(Decoder):
     def finish(self) -> None:
         for stream in list(self._streams.values()):
             self._close(stream)
+        deferred, self._deferred = self._deferred, []
+        for stream in deferred:
+            self._close(stream, at_end=True)
         self._infer()
 
     # ---- rows ------------------------------------------------------------------------------------------------
 
-    def _close(self, stream: _Stream) -> None:
-        del self._streams[stream.stream_id]
+    def _close(self, stream: _Stream, at_end: bool = False) -> None:
+        """Make the row of a stream; at_end: all of the connection is known, nothing more can be learned."""
+        self._streams.pop(stream.stream_id, None)
         request, response = stream.spans
         if request is None and response is None:
             return
@@ -300,22 +315,31 @@ class Http2Decoder(Decoder):
         answered = as_headers(stream.answered or [])
         trailers = as_headers(stream.trailers)
         kind = asked.get("content-type") or answered.get("content-type")
-        is_grpc = kind is not None and kind.startswith("application/grpc")
-        inferred = None
-        if kind is None and self._frames_messages(stream):
-            is_grpc, inferred = True, "protocol"
+        is_grpc, inferred = kind is not None and kind.startswith("application/grpc"), None
+        if kind is None and not stream.sure:
+            if not (_GRPC_HEADERS.isdisjoint(asked) and _GRPC_HEADERS.isdisjoint(answered | trailers)):
+                is_grpc = True
+            elif self._frames_messages(stream):
+                is_grpc, inferred = True, "protocol"
+            elif not at_end and len(self._deferred) < MAX_UNSURE_ROWS:
+                self._deferred.append(stream)
+                return
+            elif self._grpc_count and not self._other_count:
+                is_grpc, inferred = True, "protocol"
         if is_grpc:
+            self._grpc_count += 1
             for counter in stream.counters:
                 trailers.update(counter.trailers)
             row = grpc_row(asked.get(":path"), asked, answered, trailers, stream.counters)
         else:
+            self._other_count += stream.sure
             if ":authority" in asked:
                 asked["host"] = asked[":authority"]
             path = asked.get(":path")
             if path is None and asked.get(":method") == "CONNECT":
                 path = asked.get(":authority")
             row = http_row(asked.get(":method"), path, answered.get(":status"), asked, answered)
-        row.inferred = row.inferred or inferred or (None if stream.sure else "headers")
+        row.inferred = row.inferred or inferred or ("statement" if stream.guessed else None)
         row.stream_id = stream.stream_id
         self._tell_end(stream, row, asked)
         hidden = not stream.sure and stream.asked is not None and has_unknown(stream.asked)
