@@ -71,7 +71,10 @@ class Api:
         import urllib3
 
         headers = {"Accept": "application/json", "User-Agent": "kubetape"}
-        self._client.update_params_for_auth(headers, [], ["BearerToken"])
+        # Asked for each time: the client reads a service account's token again when it was replaced.
+        token = self._client.configuration.auth_settings().get("BearerToken")
+        if token and token["value"]:
+            headers["Authorization"] = token["value"]
         url = f"{self._base}{path}" + (f"?{urlencode(query)}" if query else "")
         self.request_count += 1
         return self._pool.request(
@@ -232,12 +235,13 @@ def _words(error: Exception) -> str:
 
     if isinstance(error, exceptions.ReadTimeoutError):
         return "no answer in time"
-    if isinstance(error, exceptions.ConnectTimeoutError):
-        return f"no connection within {CONNECT_TIMEOUT_S:.0f} s"
+    # From the narrow to the wide: each of these is also the one below.
     if isinstance(error, exceptions.NameResolutionError):
-        return f"cannot resolve {error.host if hasattr(error, 'host') else 'its name'}"
+        return "its name cannot be resolved"
     if isinstance(error, exceptions.NewConnectionError):
         return "connection refused or unreachable"
+    if isinstance(error, exceptions.ConnectTimeoutError):
+        return f"no connection within {CONNECT_TIMEOUT_S:.0f} s"
     cause: BaseException = error.__cause__ or error
     if isinstance(cause, ssl.SSLError) or isinstance(error, exceptions.SSLError):
         return f"TLS: {cause}"
@@ -303,9 +307,9 @@ class PodWatch:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the watch. Its thread may wait for the server a moment longer; nothing it sees counts any more."""
+        """End the watch. Its thread may go on waiting for the server; nothing it sees counts any more."""
         self._stopping.set()
-        self._thread.join(timeout=2.0)
+        self._thread.join(timeout=0.2)
 
     def _run(self) -> None:
         pause = 0.2

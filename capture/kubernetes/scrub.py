@@ -24,7 +24,7 @@ _DROPPED_ANNOTATIONS = (
 
 _NAMES = (
     r"pass(?:word|wd|phrase)?|pwd|secret|token|credentials?|auth(?:orization)?|bearer|cookie|session[_-]?id|"
-    r"api[_-]?key|access[_-]?key|private[_-]?key|signing[_-]?key|encryption[_-]?key|license[_-]?key|sas|dsn|"
+    r"api[_-]?key|access[_-]?key|account[_-]?key|master[_-]?key|private[_-]?key|signing[_-]?key|encryption[_-]?key|license[_-]?key|sas|dsn|"
     r"connection[_-]?string|htpasswd|salt"
 )
 _NAME_ENDS = re.compile(rf"(?:^|.*[^a-z]|.*(?=[A-Z]))(?:{_NAMES})(?:[_-]?(?:value|data|b64|base64))?$", re.IGNORECASE)

@@ -149,8 +149,5 @@ def test_hybrid_node_names_the_container_only_in_v1_lines() -> None:
     service = "/system.slice/a.service"
     text = f"9:name=systemd:{service}\n4:memory:/kubepods/pod{UID}/{C}\n0::{service}\n"
     assert parse_proc_cgroup(text) == CgroupIdentity(C, UID, None)
-    assert (
-        parse_proc_cgroup(f"4:memory:/docker/{C}\n0::{BURSTABLE}/cri-containerd-{D}.scope\n").container_id
-        == D
-    )
+    assert parse_proc_cgroup(f"4:memory:/docker/{C}\n0::{BURSTABLE}/cri-containerd-{D}.scope\n").container_id == D
     assert parse_proc_cgroup("") == CgroupIdentity()
