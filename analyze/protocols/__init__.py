@@ -13,6 +13,7 @@ FOLDERS: tuple[str, ...] = (
     "fastcgi",
     "http1",
     "http2",
+    "kafka",
     "ldap",
     "mongodb",
     "mysql",
