@@ -10,6 +10,7 @@ few fields the tables need. It is better to mask a harmless word than to keep a 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any
 
 Json = dict[str, Any]
@@ -82,6 +83,12 @@ _PORT = re.compile(r"(?:[\w.\[\]:-]*:)?\d{1,5}(?:-\d{1,5})?$")
 _COMMAND_FIELDS = {"command", "args"}
 
 
+@lru_cache(maxsize=4096)
+def _names_a_secret(name: str) -> bool:
+    return bool(_NAME_ENDS.match(name))
+
+
+@lru_cache(maxsize=8192)  # the same images, paths and messages stand in thousands of pods
 def scrub_text(text: str) -> str:
     """`text` with what looks like a secret masked."""
     if not _SUSPICIOUS.search(text):
@@ -121,7 +128,7 @@ def scrub_command(words: list[Any]) -> list[Any]:
             hide_next = False
             continue
         name = word.lstrip("-")
-        hide_next = word.startswith("-") and "=" not in word and (bool(_NAME_ENDS.match(name)) or word in ("-p", "-a"))
+        hide_next = word.startswith("-") and "=" not in word and (_names_a_secret(name) or word in ("-p", "-a"))
         scrubbed.append(scrub_text(_MYSQL_P.sub(rf"\g<name>{MASK}", word) if _is_password_word(word) else word))
     return scrubbed
 
@@ -158,7 +165,7 @@ def _annotations(annotations: Json) -> Json:
         text = str(value)
         if len(text) > ANNOTATION_MAX_CHARS:
             kept[key] = f"(removed: {len(text)} characters)"
-        elif _NAME_ENDS.match(key.rpartition("/")[2]):
+        elif _names_a_secret(key.rpartition("/")[2]):
             kept[key] = MASK
         else:
             kept[key] = scrub_text(text)
@@ -188,7 +195,7 @@ def _entry(key: str, value: Any) -> Any:
         return dict.fromkeys(value, MASK)
     if key in _HARMLESS and isinstance(value, str):
         return value
-    if isinstance(value, str) and key not in _REFERENCES and value and _NAME_ENDS.match(key):
+    if isinstance(value, str) and key not in _REFERENCES and value and _names_a_secret(key):
         return MASK
     return _walk(value, key)
 
