@@ -200,11 +200,12 @@ def _read(decoder: Decoder, cursors: list[_Cursor], result: Decoded) -> None:
         cursor = cursors[side]
         data, offset = cursor.runs[cursor.index].data, cursor.offset
         if not cursor.in_sync:
-            offset = _find_boundary(decoder, side, cursor, result)
-            if offset < 0:
-                parsed: Any = None
-            else:
-                parsed = parse(side, data, offset)
+            found = _find_boundary(decoder, side, cursor, result)
+            if found > offset:
+                # What begins there was seen later: the other direction may come first now.
+                times[side] = _next_time(cursor)
+                continue
+            parsed: Any = None if found < 0 else parse(side, data, offset)
         else:
             parsed = parse(side, data, offset)
         if parsed.__class__ is tuple:

@@ -84,9 +84,9 @@ def _message(body: bytes, kind: str) -> str:
             value = json.loads(body)
         except (ValueError, RecursionError):
             value = None
+        if isinstance(value, dict) and isinstance(value.get("error"), dict):
+            value = value["error"]
         for key in ("message", "error_description", "detail", "error", "msg", "title"):
-            if isinstance(value, dict) and isinstance(found := value.get(key), dict):
-                value = found
             if isinstance(value, dict) and isinstance(found := value.get(key), str) and found:
                 return cut_text(found, MAX_ERROR_CHARS)
     if b"\0" in body[:MAX_ERROR_CHARS]:

@@ -155,3 +155,9 @@ def test_detection_is_told_when_it_sees_the_roles_swapped() -> None:
     assert decoded.swapped
     assert brief(decoded) == [("a", "x")]
     assert sorted(seen) == [b"\x01a", b"\x01x"]
+
+
+def test_behind_a_boundary_the_other_direction_may_come_first() -> None:
+    # The server's rest of an old message was seen before the request, its frame behind it after the request.
+    server = stream((0, 10, b"\x00\x00"), (2, 30, b"\x01x"))
+    assert brief(decode(stream((0, 20, b"\x01a")), server, from_start=False)) == [("a", "x")]
