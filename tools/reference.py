@@ -20,8 +20,8 @@ def bundle_page() -> str:
     lines = [
         "# The tables of a bundle",
         "",
-        "Made by `python -m tools.reference` from `kubetape/bundle/schema.py`. Times `*_ns` of event tables are the node's",
-        "monotonic clock; `manifest.json` holds the anchors to wall-clock time.",
+        "Made by `python -m tools.reference` from `kubetape/bundle/schema.py`. Times `*_ns` of event tables are the",
+        "node's monotonic clock; `manifest.json` holds the anchors to wall-clock time.",
     ]
     for table in TABLES.values():
         lines += [
