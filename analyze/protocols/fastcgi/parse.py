@@ -121,13 +121,21 @@ def _is_last(side: Side, data: bytes, offset: int) -> bool:
     )
 
 
+def _asks_values(data: bytes) -> bool:
+    """Whether data begins with GET_VALUES for variables as the specification names them."""
+    if len(data) < HEADER_BYTES + 6 or not _is_header(CLIENT, data, 0) or data[1] != GET_VALUES:
+        return False
+    names = read_pairs(data[HEADER_BYTES : HEADER_BYTES + (data[4] << 8 | data[5])])
+    return bool(names) and all(name.startswith("FCGI_") for name in names)
+
+
 def detect(sample: Sample) -> float:
     """BEGIN_REQUEST on one side, records of the other kind on the other."""
     if sample.datagrams:
         return 0.0
     begins = is_begin(sample.client, 0)
     if sample.from_start and sample.client:
-        if not begins and not (is_chain(CLIENT, sample.client, 0) and sample.client[1] == GET_VALUES):
+        if not begins and not _asks_values(sample.client):
             return 0.0
         if not sample.server:
             return 0.85
