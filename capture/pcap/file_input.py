@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import zlib
-from typing import Any, BinaryIO, cast
 
 import numpy as np
 
@@ -40,20 +38,17 @@ class FileInput:
         except OSError as error:
             raise ImportFileError(f"cannot read {path}: {error.strerror or error}") from error
         self.compressed = head[:2] == b"\x1f\x8b"
-        self._file: BinaryIO = cast(BinaryIO, raw)
         self._raw = raw
+        # A pipe cannot be rewound; the magic has to be put back.
         self._head = head
-        if self.compressed:
-            # A pipe cannot be rewound; gzip needs its magic back.
-            self._file = cast(BinaryIO, gzip.GzipFile(fileobj=cast(Any, _Rewound(head, raw))))
-            self._head = b""
+        self._unpacker = _Unpacker() if self.compressed else None
         self._free: list[Bytes] = []
         self.data: Bytes = np.zeros(0, np.uint8)
         self.size = 0
         self.position = 0
         self.ended = False
 
-    def advance(self, used: int, want: int = WINDOW_BYTES) -> bool:
+    def advance(self, used: int, want: int = 0) -> bool:
         """Drop the first `used` bytes and fill up to at least `want` bytes; False where nothing came new.
 
         The bytes before stay where they are for those who hold `data`: the rest moves into another buffer.
@@ -74,16 +69,27 @@ class FileInput:
         return grown
 
     def _read(self, view: memoryview) -> int:
+        """Fill `view` from its start; how many bytes there were, 0 at the end."""
+        if self._unpacker is None:
+            return self._read_raw(view)
+        while (count := self._unpacker.into(view)) == 0 and not self._unpacker.failed:
+            packed = bytearray(1 << 18)
+            size = self._read_raw(memoryview(packed))
+            if size == 0:
+                self.cut_short = not self._unpacker.between_members
+                return 0
+            self._unpacker.feed(bytes(packed[:size]))
+        self.cut_short = self._unpacker.failed
+        return count
+
+    def _read_raw(self, view: memoryview) -> int:
         if self._head:
             count = len(self._head)
             view[:count] = self._head
             self._head = b""
             return count
         try:
-            return cast(int, self._file.readinto(view)) or 0  # type: ignore[attr-defined]
-        except (EOFError, zlib.error, gzip.BadGzipFile):
-            self.cut_short = True
-            return 0
+            return self._raw.readinto(view) or 0
         except OSError as error:
             raise ImportFileError(f"cannot read {self.path}: {error.strerror or error}") from error
 
@@ -99,18 +105,34 @@ class FileInput:
             self._free.append(buffer)
 
     def close(self) -> None:
-        self._file.close()
         self._raw.close()
 
 
-class _Rewound:
-    """A raw file with its first bytes put back."""
+class _Unpacker:
+    """gzip (RFC 1952), members one after another. Unlike gzip.GzipFile it hands out what precedes damage."""
 
-    def __init__(self, head: bytes, raw: Any) -> None:
-        self._head, self._raw = head, raw
+    def __init__(self) -> None:
+        self._member = zlib.decompressobj(31)
+        self._packed = b""
+        self.failed = False
+        self.between_members = False
 
-    def read(self, size: int = -1) -> bytes:
-        if self._head:
-            head, self._head = self._head[:size] if size >= 0 else self._head, b""
-            return head
-        return cast(bytes, self._raw.read(size))
+    def feed(self, packed: bytes) -> None:
+        self._packed = packed
+
+    def into(self, view: memoryview) -> int:
+        """Unpack into `view`; 0 where more packed bytes are needed."""
+        while self._packed:
+            if self._member.eof:
+                self._member = zlib.decompressobj(31)
+            try:
+                data = self._member.decompress(self._packed, len(view))
+            except zlib.error:
+                self.failed = True
+                return 0
+            self._packed = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
+            self.between_members = self._member.eof
+            if data:
+                view[: len(data)] = data
+                return len(data)
+        return 0

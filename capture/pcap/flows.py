@@ -37,7 +37,7 @@ class Connection:
     isn: list[int | None] = field(default_factory=lambda: [None, None])
     fin: list[bool] = field(default_factory=lambda: [False, False])
     syn_ns: int | None = None
-    syn_count: int = 0
+    answered: int | None = None  # acknowledgement of the SYN-ACK
     established_ns: int | None = None
     superseded: bool = False
     last_control: tuple[int, ...] = ()

@@ -95,7 +95,7 @@ def _one(
         if connection is None or _begins_anew(connection, ts_ns, sender, flags, seq, ack):
             client = 1 - sender if flags & ACK else sender
             connection = flows.connect(flow, ts_ns, label, client, sender)
-        _synchronise(connection, flows, events, ts_ns, sender, flags, seq)
+        _synchronise(connection, flows, events, ts_ns, sender, flags, seq, ack)
         return connection
     if connection is None:
         connection = flows.connect(flow, ts_ns, label, None, sender)
@@ -113,17 +113,21 @@ def _begins_anew(connection: Connection, ts_ns: int, sender: int, flags: int, se
     if isn == seq:
         return False
     if flags & ACK:
+        if isn is None:  # joined in the middle: a handshake this much later is another connection's
+            return connection.start_ns is None and ts_ns - connection.first_ns > COPY_WITHIN_NS
         # A server may answer a second SYN with a second number (SYN cookies): the client's number decides.
         other = connection.isn[1 - sender]
-        return isn is not None and (other is None or ack != (other + 1) & 0xFFFFFFFF)
+        return other is None or ack != (other + 1) & 0xFFFFFFFF
     if isn is not None:
         return True
+    if connection.answered == (seq + 1) & 0xFFFFFFFF:
+        return False  # the answer was captured before the question
     # Simultaneous open: both ends sent a SYN, neither has answered yet.
     return not (connection.isn[1 - sender] is not None and connection.established_ns is None)
 
 
 def _synchronise(
-    connection: Connection, flows: FlowTable, events: EventLog, ts_ns: int, sender: int, flags: int, seq: int
+    connection: Connection, flows: FlowTable, events: EventLog, ts_ns: int, sender: int, flags: int, seq: int, ack: int
 ) -> None:
     again = connection.isn[sender] == seq
     connection.isn[sender] = seq
@@ -133,10 +137,10 @@ def _synchronise(
         detail = "synack" if flags & ACK else "syn"
         events.add("retransmit", ts_ns, connection.number, sender, detail, seq, 0)
     if not flags & ACK:
-        connection.syn_count += 1
         if connection.syn_ns is None:
             connection.syn_ns = ts_ns
         return
+    connection.answered = ack
     if connection.client != 1 - sender or connection.basis != "packet":
         flows.set_client(connection, 1 - sender)
     if connection.established_ns is None and not connection.closed:

@@ -312,7 +312,6 @@ def _acknowledgements(
         index = np.maximum.accumulate(index)
         carried = ack[index]
         lacking = ~has_ack[index]  # before the first ACK of its group
-        # What is known so far stands in; without any, the next number would be as good as this one.
         following = np.where(has_ack, np.arange(len(ack)), len(ack) - 1)[::-1]
         following = np.minimum.accumulate(following)[::-1]
         same = group[following] == group
@@ -323,7 +322,8 @@ def _acknowledgements(
     low = np.minimum.reduceat(acks, starts)
     # The first acknowledgement of all is news: it acknowledges at least the SYN.
     begin = np.where(acked_before != UNSEEN, acked_before, low - 1)
-    highest = _running_maximum(acks, group, starts, np.minimum(low, begin), begin)
+    counted = np.where(has_ack, acks, begin[group])
+    highest = _running_maximum(counted, group, starts, np.minimum(low, begin), begin)
     silent = ~np.logical_or.reduceat(has_ack, starts) & (acked_before == UNSEEN)
     highest = np.where(silent[group], UNSEEN, highest)
     return np.where(has_ack, acks, UNSEEN), highest
