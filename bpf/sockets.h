@@ -161,7 +161,8 @@ static __always_inline int in_scope(struct sock *sk, struct socket_state *state,
 #if KT_FILTER_PIDS || KT_FILTER_CGROUPS || KT_FILTER_NETNS
 	if (netns_in_scope(state->netns_id))
 		return 1;
-	if (pid && state->scope_pid != pid) {
+	/* A "no" is asked again each time: the recorder may have learnt of a new container since. */
+	if (pid && (!state->scope || state->scope_pid != pid)) {
 		state->scope_pid = pid;
 		state->scope = process_in_scope(pid);
 	}

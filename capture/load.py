@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -134,20 +135,26 @@ class Loaded:
                 status.run_ns = sum(ns for _, ns in pairs)
 
 
-def load(settings: Settings, types: Btf | None, allowed: tuple[str, ...] | None = None) -> Loaded:
+def load(
+    settings: Settings,
+    types: Btf | None,
+    allowed: tuple[str, ...] | None = None,
+    prepare: Callable[[program.Module], None] | None = None,
+) -> Loaded:
     """Compile and attach. Where typed tracepoints are refused, the plain mode is tried.
 
     allowed: kinds of mechanism ('tracing', 'raw', 'fexit', 'kprobe', 'kretprobe') that may be used; None: all.
+    prepare: called with the compiled module before anything is attached, to fill its maps.
     Raises CaptureError where nothing compiles or not a single probe attaches.
     """
     if types is None or kernel_version() < (5, 5, 0):
         settings.direct = False
     with program.header_tree(types) as how:
-        loaded = _load_mode(settings, types, allowed)
+        loaded = _load_mode(settings, types, allowed, prepare)
         if settings.direct and not any(s.status == "attached" for s in loaded.statuses):
             loaded.detach()
             settings.direct = False
-            loaded = _load_mode(settings, types, allowed)
+            loaded = _load_mode(settings, types, allowed, prepare)
     loaded.header_source = how
     if not any(s.status == "attached" for s in loaded.statuses):
         reasons = {s.reason for s in loaded.statuses}
@@ -155,8 +162,15 @@ def load(settings: Settings, types: Btf | None, allowed: tuple[str, ...] | None 
     return loaded
 
 
-def _load_mode(settings: Settings, types: Btf | None, allowed: tuple[str, ...] | None) -> Loaded:
+def _load_mode(
+    settings: Settings,
+    types: Btf | None,
+    allowed: tuple[str, ...] | None,
+    prepare: Callable[[program.Module], None] | None,
+) -> Loaded:
     module = program.Module(source(settings, types), [])
+    if prepare is not None:
+        prepare(module)
     loaded = Loaded(module, settings)
     for probe in PROBES:
         if probe.name not in settings.probes:

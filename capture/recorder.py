@@ -25,7 +25,7 @@ from kubetape.capture.convert import convert
 from kubetape.capture.kubernetes.snapshot import Session, SnapshotOptions
 from kubetape.capture.layouts import layouts
 from kubetape.capture.probes import PROBES
-from kubetape.capture.ring import Ring
+from kubetape.capture.ring import Ring, complete_prefix
 from kubetape.capture.samplers.files import host_root
 from kubetape.capture.scope import Scope
 from kubetape.capture.spool import VERSION, SpoolFullError, SpoolReader, SpoolWriter
@@ -104,6 +104,7 @@ class Recorder:
         self._lost_before: list[list[int]] = []
         self._symbols: set[int] = set()
         self._notes: list[str] = []
+        self._child: subprocess.Popen[bytes] | None = None
         self._command_status: int | None = None
         self._samplers: Samplers | None = None
         self._end: dict[str, Any] = {}
@@ -137,7 +138,7 @@ class Recorder:
         spool = SpoolWriter(self.spool_path, options.max_bytes)
         handlers = self._catch_signals()
         try:
-            loaded = load.load(settings, types, options.mechanisms)
+            loaded = load.load(settings, types, options.mechanisms, scope.apply)
             try:
                 self._record(spool, loaded, scope, types)
             finally:
@@ -150,7 +151,10 @@ class Recorder:
             spool.close()
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-        return self._convert()
+        result = self._convert()
+        if self._child is not None:
+            result.command_status = self._child.wait()
+        return result
 
     def _take_snapshot(self) -> dict[str, list[dict[str, Any]]]:
         """The Kubernetes objects as they are now; `_session` goes on watching."""
@@ -177,16 +181,15 @@ class Recorder:
         cgroups = host.CgroupIds()
         full = ""
         try:
-            scope.apply(loaded.module)
             self._header(spool, loaded, types, start_ns, cgroups)
             spool.json("anchor", anchor=dataclasses.asdict(host.clock_anchor()))
             for name, rows in self._objects.items():
                 spool.json("rows", table=name, rows=rows)
             self._start_samplers(loaded)
-            child = self._start_command()
+            self._child = self._start_command()
             self._drain(spool, ring)
             self._world(spool, cgroups, scope, "start")
-            full = self._loop(spool, ring, loaded, scope, cgroups, child, start_ns, base_cpu)
+            full = self._loop(spool, ring, loaded, scope, cgroups, self._child, start_ns, base_cpu)
         except SpoolFullError as problem:
             full = str(problem)
         end_ns = time.monotonic_ns()
@@ -278,6 +281,19 @@ class Recorder:
         name = host.node_values(self.options.node_name)["name"]
         self._samplers = samplers.start(name)
 
+    def _end_command(self, leave: bool) -> None:
+        """Where the user's time limit or signal ended the recording, the command ends too; a budget lets it go on."""
+        if self._child is None:
+            return
+        if self._child.poll() is None and not leave:
+            self._child.terminate()
+            try:
+                self._child.wait(5)
+            except subprocess.TimeoutExpired:
+                self._child.kill()
+                self._child.wait()
+        self._command_status = self._child.poll()
+
     def _start_command(self) -> subprocess.Popen[bytes] | None:
         if not self.options.command:
             return None
@@ -325,21 +341,21 @@ class Recorder:
                     self._stop = self._stop or "command"
             if not self._stop:
                 time.sleep(DRAIN_SECONDS)
-        if child is not None:
-            if child.poll() is None:
-                child.terminate()
-                try:
-                    child.wait(5)
-                except subprocess.TimeoutExpired:
-                    child.kill()
-            self._command_status = child.wait()
         return ""
 
     def _drain(self, spool: SpoolWriter, ring: Ring, everything: bool = False) -> None:
         with ring.settled(everything) as data:
-            if data:
+            if not data:
+                return
+            try:
                 spool.events(data)
                 ring.advance(len(data))
+            except SpoolFullError:
+                with data[: complete_prefix(data, spool.room())] as part:
+                    if part:
+                        spool.events(part)
+                        ring.advance(len(part))
+                raise
 
     def _heartbeat(self, spool: SpoolWriter, ring: Ring, loaded: load.Loaded, base_cpu: int) -> None:
         lost = self._loss(spool, loaded)

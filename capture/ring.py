@@ -19,6 +19,18 @@ import numpy as np
 PAGE = mmap.PAGESIZE
 
 
+def complete_prefix(data: memoryview, room: int) -> int:
+    """Bytes of the whole records at the beginning of `data` that fit into `room`. Work per record: for the end only."""
+    position = 0
+    while position + 8 <= len(data):
+        length = int.from_bytes(data[position : position + 4], "little") & 0x3FFFFFFF
+        following = position + 8 + (length + 7 & ~7)
+        if following > min(room, len(data)):
+            break
+        position = following
+    return position
+
+
 class Ring:
     """The ring of map descriptor `fd` with `size` bytes of data, a power of two."""
 

@@ -56,6 +56,14 @@ class SpoolWriter:
             raise SpoolFullError("disk_budget")
         self._frame(EVENTS, data)
 
+    def room(self) -> int:
+        """Bytes of events that still fit, some kept back for the last words."""
+        disk = os.fstatvfs(self._fd)
+        free = disk.f_bavail * disk.f_frsize - (256 << 10)
+        if self.budget_bytes is not None:
+            free = min(free, self.budget_bytes - self.size - _HEAD.size)
+        return max(0, free)
+
     def _frame(self, kind: int, data: memoryview) -> None:
         head = _HEAD.pack(MAGIC, kind, len(data), time.monotonic_ns())
         padding = b"\0" * (-len(data) % 8)

@@ -14,9 +14,7 @@ RECORD = [sys.executable, "-m", "kubetape", "record", "--no-kubernetes"]
 
 def record(output: Path, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
     """kubetape record with these arguments; fails the test where it fails."""
-    done = subprocess.run(
-        [*RECORD, "-o", str(output), *arguments], capture_output=True, text=True, timeout=timeout
-    )
+    done = subprocess.run([*RECORD, "-o", str(output), *arguments], capture_output=True, text=True, timeout=timeout)
     assert done.returncode == 0, done.stderr
     return done
 

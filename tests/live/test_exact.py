@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,8 @@ def test_the_same_byte_has_the_same_position_at_both_ends(run: tuple[Bundle, dic
     bundle, known = run
     ends = [connection(bundle, known["tcp4"], side)["connection_id"] for side in ("client", "server")]
     first = [
-        rows(bundle, "socket_data", connection_id=i, direction=d)[0] for i, d in zip(ends, ("send", "receive"), strict=True)
+        rows(bundle, "socket_data", connection_id=i, direction=d)[0]
+        for i, d in zip(ends, ("send", "receive"), strict=True)
     ]
     assert first[0]["payload"] == first[1]["payload"]
     assert first[0]["position"] & 0xFFFFFFFF == first[1]["position"] & 0xFFFFFFFF
@@ -102,7 +104,9 @@ def test_datagrams_both_ways_with_their_peers(run: tuple[Bundle, dict[str, Any]]
     def seen(local: str, remote: str) -> list[tuple[str, bytes]]:
         found = one(rows(bundle, "connection", local_port=ports[local], remote_port=ports[remote], transport="udp"))
         assert found["remote_ip"] == host
-        return [(r["direction"], r["payload"]) for r in rows(bundle, "socket_data", connection_id=found["connection_id"])]
+        return [
+            (r["direction"], r["payload"]) for r in rows(bundle, "socket_data", connection_id=found["connection_id"])
+        ]
 
     question = [b"question", b"answer to question", b""]
     assert seen("loose_port", "server_port") == list(zip(("send", "receive", "send"), question, strict=True))
@@ -154,5 +158,5 @@ def test_nothing_was_lost_and_the_bundle_is_intact(run: tuple[Bundle, dict[str, 
         a <= b
         for table in ("socket_data", "tcp_event", "tcp_sample", "process_event")
         for times in [bundle.table(table).column("ts_ns").to_pylist()]
-        for a, b in zip(times, times[1:], strict=False)
+        for a, b in pairwise(times)
     )

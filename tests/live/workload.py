@@ -94,10 +94,8 @@ def exchange(family: int, host: str) -> dict[str, Any]:
                 got += receive(server, len(data) - len(got))
             assert got == data
             sent += data
-    for send in SENDERS:
-        calls.append(["send", send, len(RECEIVERS)])
-    for receive in RECEIVERS:
-        calls.append(["receive", receive, len(SENDERS)])
+    calls += [["send", name, len(RECEIVERS)] for name in SENDERS]
+    calls += [["receive", name, len(SENDERS)] for name in RECEIVERS]
     result = {
         "client_port": client.getsockname()[1],
         "server_port": server.getsockname()[1],
@@ -123,7 +121,7 @@ def transfer() -> dict[str, Any]:
     read, write = os.pipe()
     moved = 0
     while moved < 5000:
-        moved += os.splice(server.fileno(), write, 5000 - moved)  # type: ignore[attr-defined]
+        moved += os.splice(server.fileno(), write, 5000 - moved)
         os.read(read, 65536)
     assert server.recv(5, socket.MSG_WAITALL) == b"after"
     ports = {"client_port": client.getsockname()[1], "server_port": server.getsockname()[1]}
