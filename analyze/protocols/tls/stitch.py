@@ -221,9 +221,11 @@ class TlsDecoder(Decoder):
         if self._client is None and self._server is None and self._alert is None:
             return  # mid-stream: nothing but encrypted bytes
         request, response = self._spans
-        if request is None and response is None:
+        if response is None and (request is None or self._client is None):
             return
         client, server = self._client, self._server
+        if client is None:
+            request = None  # later messages of the client are not what the answer answers
         attributes: dict[str, Any] = {}
         row = Request(
             operation="handshake",
