@@ -181,8 +181,8 @@ def cpu_seconds(command: list[str]) -> float:
 
 def analysis(folder: Path, pcap: Path) -> None:
     bundle = folder / "redis.ktape"
-    tshark = ["tshark", "-r", str(pcap), "-d", "tcp.port==1-65535,redis", "-T", "fields"]
-    tshark += [w for f in ("frame.time_epoch", "ip.src", "ip.dst", "redis.bulk_string") for w in ("-e", f)]
+    tshark = ["tshark", "-r", str(pcap), "-d", "tcp.port==1-65535,resp", "-T", "fields"]
+    tshark += [w for f in ("frame.time_epoch", "ip.src", "ip.dst", "resp.bulk_string.value") for w in ("-e", f)]
     theirs = cpu_seconds(tshark)
     importing = cpu_seconds([*KUBETAPE, "import", "pcap", str(pcap), "-o", str(bundle)])
     asking = cpu_seconds([*KUBETAPE, "sql", str(bundle), "SELECT count(*), avg(latency_ns) FROM request"])
