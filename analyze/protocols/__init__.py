@@ -9,6 +9,7 @@ from kubetape.analyze.protocols.contract import Protocol
 
 # Folders below analyze/protocols, each with a `PROTOCOL`. Keep this list sorted, one line each.
 FOLDERS: tuple[str, ...] = (
+    "amqp",
     "cassandra",
     "dns",
     "fastcgi",
