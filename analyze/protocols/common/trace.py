@@ -284,12 +284,15 @@ def read_sql_comment_trace(sql: str) -> TraceContext | None:
     Comments are `/* */`, `-- ` and `#`; values may be URL-encoded, quoted or bare.
     """
     for comment in _comments(sql[:MAX_SQL_CHARS]):
-        pairs: dict[str, str] = {}
-        for key, single, double, bare in _PAIR.findall(comment[: 4 * MAX_VALUE_CHARS]):
-            if (name := unquote(key).lower()) in CARRIERS:
-                pairs.setdefault(name, unquote(single or double or bare))
-        if pairs and (found := read_trace(pairs)) is not None:
-            return found
+        found = [
+            (name, unquote(single or double or bare))
+            for key, single, double, bare in _PAIR.findall(comment[: 4 * MAX_VALUE_CHARS])
+            if (name := unquote(key).lower()) in CARRIERS
+        ]
+        # Of a name given twice (a string that looked like a comment) either may be the real one.
+        for pairs in (dict(found), dict(reversed(found))):
+            if pairs and (trace := read_trace(pairs)) is not None:
+                return trace
     return None
 
 
