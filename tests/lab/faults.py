@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.lab.errors import LabError
 
@@ -22,13 +22,18 @@ SLOW_REPLICA = 2
 
 @dataclass(frozen=True)
 class Answer:
-    """What a finding must say to be right: every word of `words` stands in its title, scope or summary.
+    """What a finding must say to be right: its rule, and every one of `words` in its title, scope or summary.
 
     `words` may name pods, which exist only in a running shop; so an Answer is made from one.
     """
 
-    what: str
+    rule: str
     words: tuple[str, ...]
+
+    def is_given_by(self, finding: dict[str, Any]) -> bool:
+        """Does this row of `finding` say so?"""
+        said = " ".join(str(finding[part]) for part in ("scope", "title", "summary"))
+        return finding["rule"] == self.rule and all(word in said for word in self.words)
 
 
 @dataclass(frozen=True)
@@ -97,21 +102,21 @@ FAULTS: dict[str, Fault] = {
             f"the network between gateway and product loses {LOSS_PERCENT} % of the packets",
             _lose_packets,
             _stop_losing_packets,
-            lambda _shop: Answer("retransmissions on the edge gateway -> product", ("gateway", "product")),
+            lambda _shop: Answer("lossy-link", ("shop/gateway", "shop/product")),
         ),
         Fault(
             "slow-replica",
             f"one of the product replicas takes {EXTRA_MS} ms longer for everything",
             _slow_one_replica,
             _speed_replica_up,
-            lambda shop: Answer("one replica slower than its sisters", (shop.of("product")[SLOW_REPLICA].name,)),
+            lambda shop: Answer("slow-replica", (shop.of("product")[SLOW_REPLICA].name,)),
         ),
         Fault(
             "slow-sql",
             "product asks the database for a join of three tables without an index",
             _join_without_index,
             _join_with_index,
-            lambda _shop: Answer("the slow statement, its server and its caller", ("review", "mysql", "product")),
+            lambda _shop: Answer("slow-sql-statement", ("join review", "shop/mysql", "shop/product")),
         ),
     )
 }
