@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tests.unit.analyze.protocols import test_cassandra, test_ldap, test_mongodb, test_sip, test_zookeeper
+from tests.unit.analyze.protocols import test_cassandra, test_dubbo, test_ldap, test_mongodb, test_sip, test_zookeeper
 from tests.unit.analyze.protocols.wire import Piece
 
 
@@ -14,6 +14,7 @@ def _sides(dialogue: Sequence[Piece]) -> tuple[bytes, bytes]:
 
 SAMPLES: dict[str, tuple[bytes, bytes]] = {
     "cassandra": _sides(test_cassandra.DIALOGUE),
+    "dubbo": _sides(test_dubbo.DIALOGUE),
     "ldap": _sides(test_ldap.DIALOGUE),
     "mongodb": _sides(test_mongodb.DIALOGUE),
     "sip": _sides(test_sip.CALL),
