@@ -67,19 +67,45 @@ class Api:
 
     # ---- requests -----------------------------------------------------------------------------------
 
-    def _open(self, path: str, query: dict[str, Any], read_timeout: float, stream: bool) -> Any:
-        import urllib3
+    @property
+    def base(self) -> str:
+        """The server's URL."""
+        return self._base
 
+    @property
+    def settings(self) -> Any:
+        """The client's configuration (certificates)."""
+        return self._client.configuration
+
+    def headers(self) -> dict[str, str]:
+        """Headers every request carries, credentials among them."""
         headers = {"Accept": "application/json", "User-Agent": "kubetape"}
         # Asked for each time: the client reads a service account's token again when it was replaced.
         token = self._client.configuration.auth_settings().get("BearerToken")
         if token and token["value"]:
             headers["Authorization"] = token["value"]
+        return headers
+
+    def _open(
+        self,
+        path: str,
+        query: dict[str, Any],
+        read_timeout: float,
+        stream: bool,
+        method: str = "GET",
+        body: Json | None = None,
+    ) -> Any:
+        import urllib3
+
+        headers = self.headers()
         url = f"{self._base}{path}" + (f"?{urlencode(query)}" if query else "")
         self.request_count += 1
+        if body is not None:
+            headers["Content-Type"] = "application/json"
         return self._pool.request(
-            "GET",
+            method,
             url,
+            body=None if body is None else json.dumps(body).encode(),
             headers=headers,
             timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=read_timeout),
             retries=False,
@@ -116,6 +142,33 @@ class Api:
                 break
             time.sleep(pause)
         raise problem
+
+    def send(self, method: str, path: str, body: Json | None = None, **query: Any) -> Json:
+        """One request that changes something, once: whether to repeat it is the caller's to know. Raises ApiError."""
+        from urllib3.exceptions import HTTPError
+
+        try:
+            answer = self._open(path, query, self.read_timeout_s, stream=False, method=method, body=body)
+        except HTTPError as error:
+            raise ApiError(0, _words(error)) from error
+        if answer.status >= 300:
+            raise ApiError(answer.status, _message(answer.data) or f"HTTP status {answer.status}")
+        try:
+            return dict(json.loads(answer.data))
+        except ValueError:
+            return {}
+
+    def text(self, path: str, **query: Any) -> str:
+        """One answer that is not JSON (a pod's log). Raises ApiError."""
+        from urllib3.exceptions import HTTPError
+
+        try:
+            answer = self._open(path, query, self.read_timeout_s, stream=False)
+        except HTTPError as error:
+            raise ApiError(0, _words(error)) from error
+        if answer.status != 200:
+            raise ApiError(answer.status, _message(answer.data) or f"HTTP status {answer.status}")
+        return str(answer.data.decode(errors="replace"))
 
     def list(self, kind: Kind, add: Callable[[Json], None], **query: Any) -> ListResult:
         """All objects of a kind to `add`, page by page; never raises ApiError except for 401 and no server at all.
