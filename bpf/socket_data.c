@@ -330,6 +330,10 @@ static __always_inline int moved(struct sock *sk, int result, int flags, u8 dire
 				udp_peers.delete(&task);
 			}
 		}
+#ifdef KT_PORT_FILTER
+		if (!KT_PORT_FILTER(GET(sk, __sk_common.skc_num)) && !KT_PORT_FILTER(scratch->head.remote_port))
+			return 0;
+#endif
 	}
 	if (fault)
 		mark |= DATA_PAYLOAD_FAULT;

@@ -100,6 +100,27 @@ static __always_inline struct socket_state *state_of(struct sock *sk, u32 progra
 	return state;
 }
 
+/* A TCP socket entering CLOSE has just given its port back, but remembers it. */
+static __always_inline u16 local_port_of(struct sock *sk)
+{
+	u16 port = GET(sk, __sk_common.skc_num);
+	return port ? port : bpf_ntohs(READ((struct inet_sock *)sk, inet_sport));
+}
+
+static __always_inline int port_in_scope(struct sock *sk)
+{
+#ifdef KT_PORT_FILTER
+	u16 local = local_port_of(sk);
+	u16 remote = bpf_ntohs(GET(sk, __sk_common.skc_dport));
+	/* An unconnected datagram socket has a peer per datagram: socket_data.c looks at it. */
+	if (!remote && protocol_of(sk) == IPPROTO_UDP)
+		return 1;
+	return KT_PORT_FILTER(local) || KT_PORT_FILTER(remote);
+#else
+	return 1;
+#endif
+}
+
 static __always_inline void addresses_of(struct sock *sk, u8 *local, u8 *remote, u16 *local_port, u16 *remote_port)
 {
 	if (GET(sk, __sk_common.skc_family) == AF_INET6) {
@@ -116,7 +137,7 @@ static __always_inline void addresses_of(struct sock *sk, u8 *local, u8 *remote,
 		v4_address(local, GET(sk, __sk_common.skc_rcv_saddr));
 		v4_address(remote, GET(sk, __sk_common.skc_daddr));
 	}
-	*local_port = GET(sk, __sk_common.skc_num);
+	*local_port = local_port_of(sk);
 	*remote_port = bpf_ntohs(GET(sk, __sk_common.skc_dport));
 }
 
@@ -140,17 +161,6 @@ static __always_inline void tell(struct sock *sk, struct socket_state *state, u6
 	event.pid = pid_tgid >> 32;
 	event.tid = pid_tgid;
 	emit(PROBE_CONNECTION, &event, sizeof(event));
-}
-
-static __always_inline int port_in_scope(struct sock *sk)
-{
-#ifdef KT_PORT_FILTER
-	u16 local = GET(sk, __sk_common.skc_num);
-	u16 remote = bpf_ntohs(GET(sk, __sk_common.skc_dport));
-	return KT_PORT_FILTER(local) || KT_PORT_FILTER(remote);
-#else
-	return 1;
-#endif
 }
 
 /* Does the recording want this socket's events? pid 0: in interrupt context, the process filter's last answer counts. */

@@ -60,11 +60,15 @@ def convert(
         arguments: list[Any] = []
         counts: dict[str, int] = dict.fromkeys(layouts, 0)
         busy = damaged = 0
+        beats = [r for o in spool.objects("rows") if o["table"] == "heartbeat" for r in o["rows"]]
+        beat_times = np.array([r["ts_ns"] for r in beats], np.int64)
+        beat_counts = np.zeros(len(beats) + 1, np.int64)
         data = convert_data.DataConverter(node.name, layouts, node.start_ns, node.end_ns)
         table = writer.table("socket_data")
         for window in windows(spool, layouts):
             for name, count in window.counts().items():
                 counts[name] += count
+            beat_counts += np.bincount(np.searchsorted(beat_times, window.times()), minlength=len(beat_counts))
             busy += window.busy_count
             damaged += window.damaged_bytes
             for part in data.feed(window):
@@ -79,7 +83,10 @@ def convert(
         convert_process.write(
             writer, spool, node.name, arrays["process_event"], arguments, arrays["connection_event"], data.io_uring_pids
         )
-        _write_rows(writer, spool, node.name, given)
+        for beat, total in zip(beats, np.cumsum(beat_counts).tolist(), strict=False):
+            beat["events_count"] = total
+        writer.write_rows("heartbeat", [{"node": node.name, **beat} for beat in beats])
+        _write_rows(writer, spool, node.name, given | {"heartbeat"})
         if extra_tables is not None:
             extra_tables(writer)
         _count_probes(node, counts, data, busy, damaged, spool)
@@ -166,25 +173,33 @@ def _write_connections(
     samples.append(_table_of("tcp_sample", listed))
     writer.write("tcp_sample", _sorted(samples, "tcp_sample"))
 
-    drops = []
-    for one in lists.get("end", []):
-        connection_id = index.get(convert_connections.key_of(one))
-        if connection_id is not None and one["protocol"] == convert_connections.UDP:
-            drops.append((connection_id, one))
-    writer.write_rows(
-        "udp_sample",
-        [
+    open_sockets = {index.get(convert_connections.key_of(one)): one for one in lists.get("end", [])}
+    locals_ = {
+        (o["netns_id"], o["local_ip"], o["local_port"]): o
+        for o in lists.get("end", [])
+        if o["protocol"] == convert_connections.UDP
+    }
+    totals = []
+    for row in rows:
+        counts = data.datagram_totals.get(row["connection_id"])
+        if row["transport"] != "udp" or counts is None:
+            continue
+        # An unconnected socket is one line in the kernel's list, but a connection per peer here.
+        listed_end = open_sockets.get(row["connection_id"]) or locals_.get(
+            (row["netns_id"], row["local_ip"], row["local_port"])
+        )
+        names = ("sent_count", "received_count", "sent_bytes", "received_bytes")
+        totals.append(
             {
                 "node": node.name,
-                "ts_ns": one["ts_ns"],
-                "connection_id": cid,
-                "reason": "end",
-                "drop_count": one.get("drop_count", 0),
-                **dict.fromkeys(("sent_count", "received_count", "sent_bytes", "received_bytes"), 0),
+                "ts_ns": node.end_ns,
+                "connection_id": row["connection_id"],
+                "reason": "end" if listed_end else "close",
+                "drop_count": listed_end["drop_count"] if listed_end else 0,
+                **dict(zip(names, counts, strict=True)),
             }
-            for cid, one in drops
-        ],
-    )
+        )
+    writer.write_rows("udp_sample", totals)
 
 
 def _table_of(name: str, rows: list[dict[str, Any]]) -> Any:
@@ -210,10 +225,9 @@ def _sorted(tables: list[Any], name: str) -> Any:
 
 
 def _write_rows(writer: BundleWriter, spool: SpoolReader, node: str, given: frozenset[str]) -> None:
-    """Tables whose rows went through the spool as JSON: heartbeat, loss, cgroup."""
+    """Tables whose rows went through the spool as JSON: loss, cgroup, and in a recovery the Kubernetes objects."""
     cgroups = {c["cgroup_id"]: c for o in spool.objects("cgroups") for c in o["cgroups"]}
     rows: dict[str, list[dict[str, Any]]] = {
-        "heartbeat": [],
         "loss": [],
         "cgroup": [{"node": node, **c} for c in cgroups.values()],
     }

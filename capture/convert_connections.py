@@ -95,8 +95,8 @@ def connection_rows(node: str, events: Array, known: Evidence) -> tuple[list[Row
                     index[(*key[:4], peer["remote_ip"], peer["remote_port"])] = peer["connection_id"]
                     rows.append(peer)
                 continue
-            if not row["remote_port"] and socket_id not in datagrams:
-                row["side"], row["side_basis"] = "unknown", "none"
+            if not row["remote_port"]:
+                continue  # none of its datagrams were wanted, or could be kept
         else:
             _stream_side(row, int(event["origin"]), marks, listening)
             row["existed_before"] = row["start_ns"] is None

@@ -39,7 +39,8 @@ class DataConverter:
         self.datagram_connections: list[tuple[int, bytes, int, int, int, int, int]] = []
         self.row_count = self.cut_count = self.fault_count = self.hidden_bytes = 0
         self.io_uring_pids: set[int] = set()
-        self.last_ns: dict[int, int] = {}
+        # connection id of a datagram socket -> sent and received count, sent and received bytes
+        self.datagram_totals: dict[int, list[int]] = {}
 
     def feed(self, window: Window) -> Iterator[Any]:
         """Tables ready to be written."""
@@ -79,6 +80,7 @@ class DataConverter:
         ids = events["socket_id"].astype(np.int64)
         if name == "datagram_event" and count:
             ids = self._datagram_ids(events)
+        self._add_totals(events, ids)
         captured = events["captured_bytes"].astype(np.int64)
         size = self._layouts[name].dtype.itemsize
         # An empty datagram has an empty payload; without policy or readable memory there is none.
@@ -119,6 +121,18 @@ class DataConverter:
         table["payload"] = pa.nulls(len(events), pa.large_binary())
         table["source"] = columns.constant("socket", len(events))
         return pa.table(table)
+
+    def _add_totals(self, events: Array, ids: Array) -> None:
+        """Count what moved on datagram sockets; a stream's position is never 0."""
+        for direction in (0, 1):
+            chosen = (events["position"] == 0) & (events["direction"] == direction)
+            unique, inverse, counts = np.unique(ids[chosen], return_inverse=True, return_counts=True)
+            sizes = np.zeros(len(unique), np.int64)
+            np.add.at(sizes, inverse.reshape(-1), events["size_bytes"][chosen].astype(np.int64))
+            for one, count, size in zip(unique.tolist(), counts.tolist(), sizes.tolist(), strict=True):
+                totals = self.datagram_totals.setdefault(one, [0, 0, 0, 0])
+                totals[direction] += count
+                totals[2 + direction] += size
 
     def _datagram_ids(self, events: Array) -> Array:
         """A connection id for each (socket, peer); the loop is per peer, not per event."""

@@ -76,6 +76,11 @@ class Window:
     def events(self, name: str) -> Array:
         return gather(self.data, self.offsets(name), self._layouts[name].dtype)
 
+    def times(self) -> Array:
+        """ts_ns of every event, in no order."""
+        words = self.data[: len(self.data) // 8 * 8].view(np.uint64)
+        return words[self._offsets // 8].astype(np.int64)
+
     def counts(self) -> dict[str, int]:
         """Events by the name of their layout."""
         numbers = np.bincount(self._kinds, minlength=256)

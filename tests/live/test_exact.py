@@ -124,11 +124,25 @@ def test_recvmmsg_takes_each_message_from_its_own_buffer(run: tuple[Bundle, dict
     assert got == [b.encode() for b in ports["batch"]] + [b"more 0", b"more 1", b"last"]
 
 
+def test_counters_of_datagram_sockets(run: tuple[Bundle, dict[str, Any]]) -> None:
+    bundle, known = run
+    ports = {known["udp4"]["connected_port"], known["udp6"]["connected_port"]}
+    for connection_row in rows(bundle, "connection", transport="udp"):
+        totals = one(rows(bundle, "udp_sample", connection_id=connection_row["connection_id"]))
+        moved = rows(bundle, "socket_data", connection_id=connection_row["connection_id"])
+        sent = [r["size_bytes"] for r in moved if r["direction"] == "send"]
+        assert (totals["sent_count"], totals["sent_bytes"]) == (len(sent), sum(sent))
+        assert totals["received_count"] == len(moved) - len(sent)
+        if connection_row["local_port"] in ports:
+            assert totals["sent_count"] == 8
+
+
 def test_connects_and_their_results(run: tuple[Bundle, dict[str, Any]]) -> None:
     bundle, known = run
     expected = known["connects"]
     results = Counter(r["detail"] for r in rows(bundle, "tcp_event", kind="connect", remote_port=expected["port"]))
     assert results == {"ok": expected["ok"], "refused": expected["refused"]}
+    assert all(r["local_port"] for r in rows(bundle, "tcp_event", kind="connect", remote_port=expected["port"]))
     servers = [c["close_reason"] for c in rows(bundle, "connection", local_port=expected["port"])]
     assert Counter(servers) == {"fin": expected["ok"] - expected["reset"], "reset_sent": expected["reset"]}
     clients = Counter(c["close_reason"] for c in rows(bundle, "connection", remote_port=expected["port"]))

@@ -175,6 +175,10 @@ def test_the_duration_and_connections_that_existed_before(tmp_path: Path, before
     assert {(c["side"], c["side_basis"]) for c in found if c["local_port"] == port} == {("server", "listener")}
     assert {(c["side"], c["side_basis"]) for c in found if c["remote_port"] == port} == {("client", "listener")}
     assert all(c["pid"] == os.getpid() and c["start_ns"] is None for c in found if c["remote_port"] == port)
+    beats = [b["events_count"] for b in rows(bundle, "heartbeat")]
+    assert beats
+    assert beats == sorted(beats)
+    assert 0 < beats[-1] <= sum(p.event_count for p in node.probes)
     sent = rows(bundle, "socket_data", direction="send")
     used = one(sent)["connection_id"]
     assert stream(bundle, used, "send") == b"during"
