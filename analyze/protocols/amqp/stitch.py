@@ -15,6 +15,7 @@ from kubetape.analyze.protocols.amqp.types import (
     Frame,
     Method,
 )
+from kubetape.analyze.protocols.common.spans import ScatteredSpan
 from kubetape.analyze.protocols.common.trace import read_trace
 from kubetape.analyze.protocols.contract import CLIENT, Connection, Decoder, Parsed, Request, Side
 from kubetape.analyze.streams import Span
@@ -91,7 +92,7 @@ class AmqpDecoder(Decoder):
                 self._fail(side, channel, method, arguments, span)
         if method.content:
             row.outcome = "one_way"
-            self._begin_content((side, channel), _Content(row, span.copy(), None))
+            self._begin_content((side, channel), _Content(row, ScatteredSpan(span), None))
         elif not method.waits or arguments.get("nowait"):
             row.outcome = "one_way"
             self.emit(row, span, None)
@@ -124,7 +125,7 @@ class AmqpDecoder(Decoder):
             row.attributes.update(
                 (name, arguments[name]) for name in ("exchange", "routing_key") if arguments.get(name)
             )
-            self._begin_content((side, channel), _Content(row, span.copy(), request))
+            self._begin_content((side, channel), _Content(row, ScatteredSpan(span), request))
         else:
             self.emit(row, request, span)
 

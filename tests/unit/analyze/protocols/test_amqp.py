@@ -61,7 +61,9 @@ def test_content_belongs_to_its_method_also_between_other_channels() -> None:
     sent = publish(1, "ex", "key") + content(1, b"x" * 1000, {"traceparent": TRACEPARENT}, frames=3)
     other = publish(2, "", "queue")
     body = content(2, b"hello")
-    decoded = decode([("c", HEADER + sent[:40]), ("c", sent[40:] + other), ("s", frame(8, 0, b"")), ("c", body)])
+    cut = len(publish(1, "ex", "key"))
+    pieces: list[Piece] = [("c", HEADER + sent[:cut] + other), ("s", frame(8, 0, b"")), ("c", sent[cut:] + body)]
+    decoded = decode(pieces)
     assert brief(decoded.rows, "operation", "resource", "outcome", "trace_id") == [
         ("basic.publish", "ex/key", "one_way", "0af7651916cd43dd8448eb211c80319c"),
         ("basic.publish", "queue", "one_way", None),
