@@ -198,8 +198,7 @@ def _may_nest(name: str, folder: str) -> bool:
     """Whether a container has folders below it worth a walk: a node in a container has kubelet's."""
     try:
         return any(
-            n.removesuffix(".slice").endswith(("kubepods", "kubelet", "system", "docker"))
-            for n in os.listdir(folder)
+            n.removesuffix(".slice").endswith(("kubepods", "kubelet", "system", "docker")) for n in os.listdir(folder)
         )
     except OSError:
         return False

@@ -248,8 +248,6 @@ def listening(sockets: NamespaceSockets, transport: str = "tcp") -> list[Listeni
             _, waiting, limit, _, inode = struct.unpack_from("=IIIII", body, 52)
             if port:
                 found.append(
-                    Listening(
-                        transport, _ip(address), port, inode, waiting if tcp else None, limit if tcp else None
-                    )
+                    Listening(transport, _ip(address), port, inode, waiting if tcp else None, limit if tcp else None)
                 )
     return found

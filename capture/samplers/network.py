@@ -66,9 +66,7 @@ class Namespace:
                 self._sockets = netlink.NamespaceSockets(f"{self.proc}/{pid}/ns/net")
             except OSError as error:
                 self._no_netlink = True
-                self._note(
-                    "netlink", f"network namespaces could not be entered ({error}): no addresses, routes"
-                )
+                self._note("netlink", f"network namespaces could not be entered ({error}): no addresses, routes")
         return self._sockets
 
     def _interfaces(self, data: bytes, pid: int, now_ns: int, edge: bool) -> None:
@@ -123,9 +121,7 @@ class Namespace:
             if final or (before is not None and len(before) != len(lines)):
                 before = None
             for counter, value in split(before, lines):
-                self._emit(
-                    "protocol_counter", {"netns_id": self.netns_id, "counter": counter, "value": int(value)}
-                )
+                self._emit("protocol_counter", {"netns_id": self.netns_id, "counter": counter, "value": int(value)})
             self._raw[file] = lines
 
     def _listening(self, edge: bool) -> None:
@@ -166,9 +162,7 @@ class Namespace:
             if left_out:
                 self._note("conntrack", f"{left_out} tracked connections left out, most without translation")
             if not rows and not os.path.exists(f"{net}/nf_conntrack"):
-                self._note(
-                    "conntrack", "the kernel has no /proc/net/nf_conntrack: translations are not listed"
-                )
+                self._note("conntrack", "the kernel has no /proc/net/nf_conntrack: translations are not listed")
         if self._sockets is None:
             return
         names = {link.index: name for name, link in self._links.items()}

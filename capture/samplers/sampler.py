@@ -91,9 +91,7 @@ class Samplers:
     def start(self, interval_s: float = 1.0) -> Samplers:
         """The first, complete reading now, then one every `interval_s` in a thread until `stop`."""
         self.sample(time.monotonic_ns(), first=True)
-        self._thread = threading.Thread(
-            target=self._run, args=(interval_s,), name="kubetape-samplers", daemon=True
-        )
+        self._thread = threading.Thread(target=self._run, args=(interval_s,), name="kubetape-samplers", daemon=True)
         self._thread.start()
         return self
 
@@ -291,9 +289,7 @@ class Samplers:
         """The id in the tree that names the containers (the unified one where there is one)."""
         mount = self._cgroups.hierarchies.unified
         data = read(f"{self.proc}/{pid}/cgroup") or b""
-        path = next(
-            (line[3:].decode(errors="replace") for line in data.splitlines() if line.startswith(b"0::")), None
-        )
+        path = next((line[3:].decode(errors="replace") for line in data.splitlines() if line.startswith(b"0::")), None)
         if mount is None or path is None:
             return None
         if path not in self._cgroup_ids:
