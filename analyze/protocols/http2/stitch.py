@@ -234,7 +234,8 @@ class Http2Decoder(Decoder):
         if side == CLIENT:
             if stream.asked is None:
                 stream.asked = fields
-                self._learn(fields)
+                if not self._tables[CLIENT].is_whole:
+                    self._learn(fields)
         else:
             self._on_answer(stream, fields)
         if frame.flags & END_STREAM:
@@ -273,7 +274,8 @@ class Http2Decoder(Decoder):
         table.apply(instructions, fields)
         if not whole:
             table.lose()
-        name_literals(fields)
+        if not sure:
+            name_literals(fields)
         return fields, sure, guessed
 
     def _learn(self, fields: list[Field]) -> None:
