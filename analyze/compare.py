@@ -28,7 +28,8 @@ class Limits:
     accepted; it is divided by the number of entities (Bonferroni). min_ratio: factor between the medians, and
     likewise between the 95th percentiles. min_ms: and milliseconds between them. min_superiority:
     probability that a request of the slower side is slower than one of the faster (0.5: no difference).
-    min_error_points: difference of error ratios.
+    min_error_points: difference of error ratios. min_tail_ratio, min_tail_ms: as min_ratio and min_ms, for the 95th
+    percentile alone: a tail wanders more from run to run than a median does.
     """
 
     min_samples: int = 20
@@ -37,6 +38,8 @@ class Limits:
     min_ms: float = 2.0
     min_superiority: float = 0.65
     min_error_points: float = 0.02
+    min_tail_ratio: float = 3.0
+    min_tail_ms: float = 20.0
 
 
 @dataclass
@@ -202,6 +205,7 @@ def _difference(
         result.reasons.append(f"fewer than {limits.min_samples} requests on one side")
     else:
         _test_latency(result, base, candidate, limits, alpha)
+        _test_tail(result, base, candidate, limits, alpha)
         _test_errors(result, base, candidate, limits, alpha)
     return result
 
@@ -245,6 +249,24 @@ def _test_latency(result: Difference, base: _Samples, candidate: _Samples, limit
             if slower >= limits.min_ratio * faster and slower - faster >= limits.min_ms * 1e6:
                 result.verdict = "regression" if word == "regression" else "improvement"
                 result.reasons.append(f"{level} {_ms(old)} -> {_ms(new)}")
+
+
+def _test_tail(result: Difference, base: _Samples, candidate: _Samples, limits: Limits, alpha: float) -> None:
+    """One replica of three went slow: the median hardly moves. Fisher's test on requests above the base's p95."""
+    old, new = result.base.p95_ns, result.candidate.p95_ns
+    if result.verdict != "same" or old is None or new is None:
+        return
+    if new < limits.min_tail_ratio * old or new - old < limits.min_tail_ms * 1e6:
+        return
+    from scipy import stats
+
+    above = [int((side.latency_ns > old).sum()) for side in (candidate, base)]
+    totals = [len(candidate.latency_ns), len(base.latency_ns)]
+    table = [[n, total - n] for n, total in zip(above, totals, strict=True)]
+    if float(stats.fisher_exact(table, alternative="greater").pvalue) < alpha:
+        result.verdict = "regression"
+        share = above[0] / totals[0]
+        result.reasons.append(f"p95 {_ms(old)} -> {_ms(new)}; {share:.0%} of requests are slower than 95 % were before")
 
 
 def _test_errors(result: Difference, base: _Samples, candidate: _Samples, limits: Limits, alpha: float) -> None:
