@@ -80,7 +80,6 @@ _SIGN = re.compile(
 )
 _ASC = re.compile(r"(?<=\S) asc\b(?= ?(?:,|$|\)|limit|for|offset|nulls))")
 _UNION = re.compile(r"( union(?: all)?) ")
-_CALL = re.compile(r"(call [^( ]+) ?\(")
 _USE = re.compile(r"use \S+\Z")
 _NULL_TEST = re.compile(r"(?:\bis|\bnot)\s+\Z", re.IGNORECASE)
 
@@ -130,12 +129,12 @@ def _fold(text: str) -> str:
             text = _LIMIT.sub("limit ?", text)
         if "array" in text:
             text = _ARRAY.sub("array[?+]", text)
-        if text.startswith("call "):
-            text = _CALL.sub(r"\1(", text).partition("(")[0] if "(" in text else text
     if " asc" in text and "order by" in text:
         text = _ASC.sub("", text)
     if " union " in text:
         text = _fold_union(text)
+    if text.startswith("call "):
+        text = text.partition("(")[0].rstrip()
     if text.startswith("use "):
         text = _USE.sub("use ?", text)
     return text

@@ -32,7 +32,11 @@ class Statement:
 
 @dataclass(slots=True)
 class Unknown:
-    """An execution of a statement nobody was seen preparing; size: of its body on the wire."""
+    """An execution of a statement nobody was seen preparing.
+
+    size: of its body on the wire. names, columns: of its result; None where the reply does not tell (MariaDB leaves
+    out definitions that the client knows).
+    """
 
     row: Request
     command: int
@@ -40,15 +44,20 @@ class Unknown:
     size: int
     statement_id: int
     names: tuple[bytes, ...] | None
+    columns: int | None
     capabilities: int | None
 
 
 @dataclass(slots=True)
 class Server:
-    """What is known of one server. learned: (parameters, names of result columns) -> texts, each with its ids."""
+    """What is known of one server.
+
+    learned: (parameters, names of result columns) -> texts, each with its ids; kinds: text -> types bound.
+    """
 
     learned: dict[tuple[int, tuple[bytes, ...]], dict[str, set[int]]] = field(default_factory=dict)
     learned_count: int = 0
+    kinds: dict[str, list[int]] = field(default_factory=dict)
     unknown: list[Unknown] = field(default_factory=list)
 
     def learn(self, text: str, parameters: int, names: tuple[bytes, ...], statement_id: int) -> None:
@@ -90,56 +99,69 @@ def show_values(
 def resolve(rows: list[Request], shared: dict[Any, Any]) -> None:
     """Text and values of executions whose PREPARE is on another connection, or before the recording."""
     for server in shared.values():
-        if not isinstance(server, Server):
-            continue
-        by_names: dict[tuple[bytes, ...], dict[int, dict[str, set[int]]]] = {}
-        for (count, names), texts in server.learned.items():
-            by_names.setdefault(names, {})[count] = texts
-        types: dict[tuple[int, int], Statement] = {}
-        for unknown in server.unknown:
-            _resolve_one(unknown, by_names, types)
-        server.unknown.clear()
+        if isinstance(server, Server):
+            types: dict[tuple[int, int], Statement] = {}
+            for unknown in server.unknown:
+                statement = types.setdefault(
+                    (unknown.row.connection_id, unknown.statement_id), Statement(None, None, 0)
+                )
+                _resolve_one(unknown, server, statement)
+            server.unknown.clear()
 
 
-def _resolve_one(
-    unknown: Unknown,
-    by_names: dict[tuple[bytes, ...], dict[int, dict[str, set[int]]]],
-    types: dict[tuple[int, int], Statement],
-) -> None:
+def _resolve_one(unknown: Unknown, server: Server, statement: Statement) -> None:
     row = unknown.row
-    key = (row.connection_id, unknown.statement_id)
-    statement = types.get(key)
-    if statement is None:
-        statement = types[key] = Statement(None, None, 0)
-    count = statement.parameters
-    if count is None and unknown.command != BULK_EXECUTE:
-        count = statement.parameters = guess_count(unknown.body, unknown.size)
-    counts = by_names.get(unknown.names, {}) if unknown.names is not None else {}
-    if count is not None:
-        texts = counts.get(count, {})
-    elif len(counts) == 1:
-        # Types were sent before the recording: all statements with these columns agree on the number.
-        ((known_count, texts),) = counts.items()
-        if unknown.command == BULK_EXECUTE:
-            count = known_count
-    else:
-        texts = {text: ids for part in counts.values() for text, ids in part.items()}
-    text = _only(texts, unknown.statement_id)
-    inferred = []
-    if text is not None:
+    if statement.parameters is None and unknown.command != BULK_EXECUTE:
+        statement.parameters = guess_count(unknown.body, unknown.size)
+    inferred = [row.inferred] if row.inferred else []
+    found = _find(unknown, server, statement)
+    if found is not None:
+        text, statement.parameters = found
         set_statement(row, text)
         inferred += ["statement", "resource"]
-    if count:
-        show_values(row, unknown.command, unknown.body, statement, count, unknown.capabilities)
+        if statement.kinds is None and (kinds := server.kinds.get(text)) is not None and _fits(unknown, kinds):
+            statement.kinds = kinds
+    if statement.parameters:
+        show_values(row, unknown.command, unknown.body, statement, statement.parameters, unknown.capabilities)
         if row.parameters is not None:
             inferred.append("parameters")
-    if inferred:
-        row.inferred = ",".join([*([row.inferred] if row.inferred else []), *inferred])
+    row.inferred = ",".join(inferred) or None
 
 
-def _only(texts: dict[str, set[int]], statement_id: int) -> str | None:
-    """The one text that fits; of several, the one that other connections gave this very number."""
+def _find(unknown: Unknown, server: Server, statement: Statement) -> tuple[str, int] | None:
+    """(text, parameters) of the one statement that can be it; of several the one others gave the same number."""
+    if unknown.columns is None:
+        return None
+    texts: dict[tuple[str, int], set[int]] = {}
+    for (count, names), known in server.learned.items():
+        if statement.parameters not in (None, count) or len(names) != unknown.columns:
+            continue
+        if unknown.names is not None and names != unknown.names:
+            continue
+        if statement.parameters is None and not _size_fits(unknown, count):
+            continue
+        for text, ids in known.items():
+            texts[text, count] = ids
     if len(texts) == 1:
         return next(iter(texts))
-    same_id = [text for text, ids in texts.items() if statement_id in ids]
-    return same_id[0] if len(same_id) == 1 and len(texts) > 1 else None
+    same_id = [text for text, ids in texts.items() if unknown.statement_id in ids]
+    return same_id[0] if len(same_id) == 1 else None
+
+
+def _size_fits(unknown: Unknown, count: int) -> bool:
+    """Whether an execution with `count` parameters can have this size."""
+    if unknown.command == BULK_EXECUTE:
+        return count > 0
+    if not count:
+        return unknown.size == 9
+    flag = 9 + (count + 7) // 8
+    return unknown.size > flag and len(unknown.body) > flag and unknown.body[flag] in (0, 1)
+
+
+def _fits(unknown: Unknown, kinds: list[int]) -> bool:
+    """Whether values of these types fill the bytes exactly."""
+    binding = read_binding(unknown.body, len(kinds), unknown.capabilities)
+    if binding is None or binding.kinds is not None or len(unknown.body) != unknown.size:
+        return False
+    values, end = read_values(unknown.body, binding.start, binding.nulls, kinds)
+    return len(values) == len(kinds) and end == unknown.size

@@ -21,7 +21,6 @@ from kubetape.analyze.protocols.mysql.types import (
     MORE_RESULTS,
     OPTIONAL_METADATA,
     SESSION_STATE_CHANGED,
-    SESSION_TRACK,
     STATISTICS,
     STMT_FETCH,
     STMT_PREPARE,
@@ -189,6 +188,7 @@ class ReplyWalker:
             if read is None:
                 return False
             flags = read
+        reply.kind = reply.kind or "rows"  # of COM_STMT_FETCH
         reply.flags |= flags
         reply.result_count += 1
         self._after_result(reply, flags)
@@ -388,8 +388,8 @@ class ReplyWalker:
 
     def _info(self, reply: Reply, data: bytes, pos: int, stop: int, flags: int) -> None:
         """The message ("Rows matched: 1 ...") and changes of the session's state."""
-        tracks = self.capabilities is None or self.capabilities & SESSION_TRACK
-        text = read_bytes(data, pos, stop) if tracks else None
+        # Specified as the rest of the packet without CLIENT_SESSION_TRACK; servers write its length all the same.
+        text = read_bytes(data, pos, stop)
         if text is None or not (flags & SESSION_STATE_CHANGED or text[1] == stop):
             reply.info = read_text(data[pos:stop], MAX_MESSAGE_CHARS) or None
             return
@@ -454,8 +454,10 @@ def reply_at(data: bytes, pos: int) -> bool:
     count = read_length(data, body, min(after, end))
     if count is None or not 0 < count[0] <= MAX_COLUMNS or not count[1] <= after <= count[1] + 1:
         return False
-    follows = packet_is_definition(data, after, 2)
-    return follows is not False if after + 4 <= end else True
+    if length == 2 and first < 0xFB and data[body + 1 : body + 2] == b"\0" and after + 9 <= end:
+        # MariaDB: the client knows the definitions; EOF or a binary row follows.
+        return data[after + 3] == 2 and (data[after + 4] == 0 or data[after : after + 5] == b"\5\0\0\2\xfe")
+    return packet_is_definition(data, after, 2) is not False
 
 
 def _error_at(data: bytes, pos: int, stop: int) -> bool:

@@ -6,7 +6,7 @@ from collections import deque
 from typing import Any
 
 from kubetape.analyze.normalise.sql import digest
-from kubetape.analyze.protocols.common.text import read_name, read_text
+from kubetape.analyze.protocols.common.text import read_name
 from kubetape.analyze.protocols.common.trace import read_sql_comment_trace, read_trace
 from kubetape.analyze.protocols.contract import (
     CLIENT,
@@ -108,10 +108,12 @@ class MysqlDecoder(Decoder):
         self._commands_seen = False
         self._infile = False
         self._lost = False
+        self._explained = 0  # server bytes before this position are known to belong to closed replies
         self._packed = not connection.from_start and self._looks_packed()
         self._walker.numbered = not self._packed
         self._rest: list[bytes] = [b"", b""]
         self._skip = [0, 0]
+        self._torn = False  # a compressed packet of the open reply was not whole
         self._statements: dict[int, Statement] = {}
         self._run_index = [0, 0]
         key = (connection.server_ip, connection.server_port)
@@ -258,11 +260,16 @@ class MysqlDecoder(Decoder):
         header = read_header(data, offset)
         if header is None:
             return CUT
-        length, _, plain_length = header
+        length, number, plain_length = header
         if not length:
             return INVALID
         size = HEADER_BYTES + length
+        if side == SERVER and self._torn and number == 1:
+            self._torn = False
+            self._close_open(self._position(SERVER, data) + offset)
         inner = plain(data, offset, length, plain_length)
+        if inner is None or len(inner) < (plain_length or length):
+            self._torn = self._torn or side == SERVER
         if inner is None:
             self._rest[side], self._skip[side] = b"", 0
             return (size, _Packed()) if offset + size <= len(data) else INVALID
@@ -281,8 +288,8 @@ class MysqlDecoder(Decoder):
                 break
             frames.append(frame)
             pos += part
-        self._rest[side] = buffer[pos:]
-        if pos > len(buffer):
+        self._rest[side] = b"" if len(inner) < (plain_length or length) else buffer[pos:]
+        if pos > len(buffer) and not self._torn:
             self._skip[side] = pos - len(buffer)
         return size, frames
 
@@ -371,7 +378,7 @@ class MysqlDecoder(Decoder):
     # ---- frames ----------------------------------------------------------------------------------------------
 
     def on_gap(self, side: Side, position: int, size_bytes: int) -> None:
-        if side == SERVER and self._is_lost(position):
+        if side == SERVER and position >= self._explained and self._is_lost(position):
             self._lost = True
 
     def _is_lost(self, position: int) -> bool:
@@ -379,7 +386,8 @@ class MysqlDecoder(Decoder):
         for start, end, lost in self.connection.streams[SERVER].gaps:
             if start <= position < end:
                 return lost
-        return True
+        # Captured, but not read: rows of the open reply whose packets could not be followed.
+        return self._walker.reply is None
 
     def on_frame(self, side: Side, frame: Any, span: Span) -> None:
         if frame.__class__ is _Packed:
@@ -479,7 +487,8 @@ class MysqlDecoder(Decoder):
         if reply is None or self._reply_span is None:
             self._reply_span = None
             return
-        if end is not None and len(self._pending) <= 1:
+        if end is not None and not self._lost:
+            self._explained = end
             self._reply_span = self.connection.streams[SERVER].span(self._reply_span.start, end)
             cut_only = not self._reply_span.lost_bytes
             reply.tail_missing = cut_only and reply.kind == "rows" and not reply.error_code
@@ -528,9 +537,8 @@ class MysqlDecoder(Decoder):
             and reply.kind == "error"
             and not self._commands_seen
             and self._walker.capabilities is None
-        ):
-            if self.connection.from_start:
-                row.operation = NAMES[LOGIN]  # refused before anything was asked
+        ) and self.connection.from_start:
+            row.operation = NAMES[LOGIN]  # refused before anything was asked
         if reply is not None:
             self._answer(row, reply, attributes)
             if not reply.done and outcome is None:
@@ -589,16 +597,28 @@ class MysqlDecoder(Decoder):
             return
         if statement.parameters is not None:
             show_values(row, code, body, statement, statement.parameters, self._walker.capabilities)
+            if statement.text is not None and statement.kinds is not None:
+                self._server.kinds.setdefault(statement.text, statement.kinds)
             if code == STMT_EXECUTE and row.trace_id is None and row.statement and "/*" in row.statement:
                 trace = read_sql_comment_trace(row.statement)
                 if trace is not None:
                     row.trace_id, row.span_id, row.parent_span_id = trace.trace_id, trace.span_id, trace.parent_span_id
         elif len(self._server.unknown) < MAX_UNKNOWN and attributes["statement_id"] != 0xFFFFFFFF:
-            names = None
-            if reply is not None and reply.kind in ("ok", "rows") and len(self._walker.names) == reply.columns:
-                names = tuple(self._walker.names)
+            names = columns = None
+            if reply is not None and reply.kind in ("ok", "rows"):
+                columns = reply.columns
+                names = tuple(self._walker.names) if len(self._walker.names) == columns else None
             self._server.unknown.append(
-                Unknown(row, code, body, exchange.size, attributes["statement_id"], names, self._walker.capabilities)
+                Unknown(
+                    row,
+                    code,
+                    body,
+                    exchange.size,
+                    attributes["statement_id"],
+                    names,
+                    columns,
+                    self._walker.capabilities,
+                )
             )
 
     def _describe_login(self, row: Request, exchange: _Exchange, attributes: dict[str, Any]) -> None:
