@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tests.unit.analyze.protocols import test_cassandra, test_dubbo, test_ldap, test_mongodb, test_sip, test_zookeeper
+from tests.unit.analyze.protocols import (
+    test_cassandra,
+    test_dubbo,
+    test_ldap,
+    test_mongodb,
+    test_sip,
+    test_thrift,
+    test_zookeeper,
+)
 from tests.unit.analyze.protocols.wire import Piece
 
 
@@ -18,5 +26,6 @@ SAMPLES: dict[str, tuple[bytes, bytes]] = {
     "ldap": _sides(test_ldap.DIALOGUE),
     "mongodb": _sides(test_mongodb.DIALOGUE),
     "sip": _sides(test_sip.CALL),
+    "thrift": _sides(test_thrift.DIALOGUE),
     "zookeeper": _sides(test_zookeeper.DIALOGUE),
 }
