@@ -57,9 +57,13 @@ class Bridge:
         )  # fmt: skip
 
     def down(self) -> None:
-        """Remove the bridge; the veth pairs have gone with their namespaces."""
-        if self.exists():
-            run("ip", "link", "del", self.name)
+        """Remove the bridge and what is attached to it."""
+        if not self.exists():
+            return
+        # A namespace outlives its processes while the kernel still retries on their sockets: do not wait for it.
+        for line in run("ip", "-o", "link", "show", "master", self.name).splitlines():
+            run("ip", "link", "del", line.split(": ")[1].partition("@")[0])
+        run("ip", "link", "del", self.name)
 
     def exists(self) -> bool:
         return f"{self.name}:" in run("ip", "-o", "link", "show", "type", "bridge")

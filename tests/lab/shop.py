@@ -277,10 +277,10 @@ class Shop:
 
 
 def remove(tree: CgroupTree, bridge: Bridge, folder: Path) -> None:
-    """Kill a lab's processes, then remove its cgroups, bridge and folder. Namespaces end with their processes."""
+    """Remove a lab: its network, its processes, its cgroups, its folder."""
+    bridge.down()
     tree.kill()
     tree.remove()
-    bridge.down()
     shutil.rmtree(folder, ignore_errors=True)
 
 
