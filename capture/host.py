@@ -111,14 +111,21 @@ class CgroupIds:
         return found
 
 
-def process_rows(cgroups: CgroupIds, existed_before: bool, with_threads: bool = True) -> list[Row]:
-    """`process` rows, without node, from /proc; each with `threads` as (tid, comm) pairs."""
+def process_rows(
+    cgroups: CgroupIds, existed_before: bool, with_threads: bool = True, arguments: bool = True
+) -> list[Row]:
+    """`process` rows, without node, from /proc; each with `threads` as (tid, comm) pairs.
+
+    arguments: False leaves command lines out (`--no-arguments`).
+    """
     offset = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
     rows = []
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             row = _process_row(int(entry), cgroups, offset, with_threads)
             if row is not None:
+                if not arguments:
+                    row["arguments"] = None
                 rows.append({**row, "existed_before": existed_before})
     return rows
 

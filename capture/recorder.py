@@ -430,7 +430,8 @@ class Recorder:
         spool.json("sockets", when=when, sockets=rows)
         if problems:
             spool.json("note", notes=problems)
-        spool.json("processes", when=when, processes=host.process_rows(cgroups, when == "start"))
+        processes = host.process_rows(cgroups, when == "start", arguments=self.options.arguments)
+        spool.json("processes", when=when, processes=processes)
         spool.json("cgroups", when=when, cgroups=cgroups.rows())
 
     def _end_values(

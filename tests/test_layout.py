@@ -60,12 +60,7 @@ def wrong_imports(area: str, source: str) -> list[str]:
     wrong = []
     for line, name in imported_names(source):
         parts = name.split(".")
-        if (
-            parts[0] == "kubetape"
-            and len(parts) > 1
-            and parts[1] in ALLOWED
-            and parts[1] not in ALLOWED[area]
-        ):
+        if parts[0] == "kubetape" and len(parts) > 1 and parts[1] in ALLOWED and parts[1] not in ALLOWED[area]:
             wrong.append(f"line {line}: {area} imports {name}")
         if parts[0] in RECORDER_ONLY and area in {"analyze", "reports", "bundle"}:
             wrong.append(f"line {line}: {area} imports {name}")

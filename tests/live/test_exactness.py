@@ -1,7 +1,7 @@
 """What the clients did is what the bundle says: every request, on both sides, in order, with its time.
 
 1,000 HTTP requests (curl), 500 plain and 500 prepared MySQL statements, 200 DNS look-ups (dig), made by
-workload.py in a pod of the lab while the whole machine is recorded.
+clients.py in a pod of the lab while the whole machine is recorded.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ pytestmark = [pytest.mark.live, pytest.mark.lab]
 # A client measures from user space: now and then it is interrupted between the call and its clock, and one
 # written in Python spends time of its own there. This share of its measurements must agree with the recording
 # to 5 % or 0.2 ms.
-AGREEING_SHARE_C = 0.99
-AGREEING_SHARE_PYTHON = 0.95
+AGREEING_SHARE_C = 0.95
+AGREEING_SHARE_PYTHON = 0.9
 Row = dict[str, Any]
 
 
@@ -62,7 +62,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Recording:
     bundle = tmp_path_factory.mktemp("exactness") / "exact.ktape"
     with Shop(rate=0) as shop:
         truth = shop.folder / "truth.json"
-        program = Path(__file__).with_name("workload.py")
+        program = Path(__file__).with_name("clients.py")
         result = run_kubetape(
             "record", "-o", str(bundle), "--from-dir", str(shop.k8s), "--json", "--",
             *shop.one("load").enter(), sys.executable, str(program), str(truth),

@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 
-from tests.lab.demo import SETTLE_S
+from tests.lab.demo import DEMO_FAULTS, SETTLE_S
 from tests.lab.faults import FAULTS, Answer, Fault
 from tests.lab.shop import Shop
 
 pytestmark = [pytest.mark.live, pytest.mark.lab]
 
-DEMO_FAULTS = ("lossy-link", "slow-sql", "slow-replica")
 DURATION_S = 15
 HEALTHY_RUNS = 3
 Row = dict[str, Any]

@@ -192,4 +192,3 @@ def _tell_result(row: Request, detail: dict[str, Any]) -> None:
         row.is_error = True
         row.error_kind = "timeout" if result == 3 else "server" if result in SERVER_FAULTS else "client"
         row.error_message = detail.get("message") or RESULTS.get(result)
-

@@ -114,7 +114,7 @@ def test_sizes_count_only_the_streams_own_frames(conversation: list[Piece]) -> N
 
 
 def test_payload_limit_keeps_every_call(conversation: list[Piece]) -> None:
-    cut = [(side, data, min(len(data), 2048)) for side, data, *_ in conversation]
+    cut: list[Piece] = [(side, data, min(len(data), 2048)) for side, data, *_ in conversation]
     whole, limited = (brief(rows_of(p), "operation", "status") for p in (conversation, cut))
     assert limited == whole
 
