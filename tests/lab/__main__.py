@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.lab import demo
+from tests.lab import demo, ship
 from tests.lab.errors import LabError
 from tests.lab.faults import FAULTS, named
 from tests.lab.shop import Shop, is_abandoned, remove_by_state, states
@@ -60,6 +60,11 @@ def run_demo(options: argparse.Namespace) -> None:
     demo.demo(Path(options.output), options.duration)
 
 
+def run_ship(_options: argparse.Namespace) -> None:
+    ship.ship()
+    print(f"wrote {demo.SHIPPED}")
+
+
 def main() -> int:
     """Parse the command line and run; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.lab", description=__doc__)
@@ -87,6 +92,7 @@ def main() -> int:
     sub = command("demo", run_demo, "a shop with three faults, recorded and explained")
     sub.add_argument("--duration", type=float, default=20.0, help="seconds")
     sub.add_argument("-o", "--output", default="out", help="folder for the bundle and the report")
+    command("ship", run_ship, "record the bundle that comes with kubetape")
     options = parser.parse_args()
     # SIGTERM must unwind the stack as an interrupt does, so that the shop is taken down.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

@@ -18,6 +18,7 @@ SHIPPED = Path(__file__).resolve().parents[1] / "data" / "demo.ktape"
 # Faults show in connections made after they began: let the shop reach its new steady state first.
 SETTLE_S = 2.0
 FINDINGS_SHOWN = 3
+DEMO_FAULTS = ("lossy-link", "slow-sql", "slow-replica")
 
 
 def kubetape(*arguments: str) -> str:
@@ -37,10 +38,11 @@ def record_shop(bundle: Path, faults: Sequence[Fault], duration_s: float, rate: 
         for fault in faults:
             shop.apply(fault)
         time.sleep(SETTLE_S)
-        # Only the shop: what else goes on on this machine is nobody's business.
+        # Only the shop, and no command lines: what else goes on on this machine is nobody's business.
         namespaces = [word for name in shop.namespaces for word in ("--namespace", name)]
         kubetape(
-            "record", "-o", str(bundle), "--duration", f"{duration_s:g}s", "--from-dir", str(shop.k8s), *namespaces
+            "record", "-o", str(bundle), "--duration", f"{duration_s:g}s", "--from-dir", str(shop.k8s),
+            "--no-arguments", *namespaces
         )  # fmt: skip
 
 
@@ -61,7 +63,7 @@ def demo(folder: Path, duration_s: float) -> None:
         print(f"{reason}: analyzing the recording that comes with kubetape instead ({SHIPPED.name})")
         bundle = SHIPPED
     else:
-        faults = [FAULTS[name] for name in ("lossy-link", "slow-sql", "slow-replica")]
+        faults = [FAULTS[name] for name in DEMO_FAULTS]
         print(f"a small shop with {len(faults)} faults is being recorded for {duration_s:g} s:", flush=True)
         for fault in faults:
             print(f"  {fault.title}", flush=True)
