@@ -15,6 +15,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from kubetape.analyze.durations import AS_MS_MACRO
 from kubetape.analyze.findings import RULES, find
 from kubetape.analyze.tables import DERIVED_TABLES, DerivedTable, parameters
 from kubetape.bundle import TABLES
@@ -42,8 +43,7 @@ class Analysis:
         self._registered: list[Any] = []  # DuckDB reads registered Arrow tables in place; keep them alive
         for name, value in parameters().items():
             self.database.execute(f"SET VARIABLE {name} = {value!r}")
-        # How a duration reads in a finding: three digits.
-        self.database.execute("CREATE MACRO as_ms(ns) AS format('{:.3g} ms', ns / 1e6)")
+        self.database.execute(AS_MS_MACRO)
         self.register("manifest_node", self._manifest_nodes())
         self.register("probe", self._probes())
         self._made |= {"manifest_node", "probe"}

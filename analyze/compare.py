@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kubetape.analyze.analysis import Analysis
+from kubetape.analyze.durations import duration
 
 Verdict = Literal["regression", "improvement", "same", "inconclusive"]
 EXIT_STATUS: dict[str, int] = {"same": 0, "improvement": 0, "regression": 1, "inconclusive": 3}
@@ -223,7 +224,7 @@ def _one_sided(result: Difference, limits: Limits) -> None:
     result.reasons.append("new in the candidate")
     if side.count >= limits.min_samples and (side.p50_ns or 0) >= slow_ns:
         result.verdict = "regression"
-        result.reasons.append(f"and slow: p50 {_ms(side.p50_ns)}")
+        result.reasons.append(f"and slow: p50 {duration(side.p50_ns)}")
     elif side.count >= limits.min_samples and side.error_ratio >= 0.5:
         result.verdict = "regression"
         result.reasons.append(f"and failing: {side.error_ratio:.0%}")
@@ -248,7 +249,7 @@ def _test_latency(result: Difference, base: _Samples, candidate: _Samples, limit
             slower, faster = (new, old) if sign > 0 else (old, new)
             if slower >= limits.min_ratio * faster and slower - faster >= limits.min_ms * 1e6:
                 result.verdict = "regression" if word == "regression" else "improvement"
-                result.reasons.append(f"{level} {_ms(old)} -> {_ms(new)}")
+                result.reasons.append(f"{level} {duration(old)} -> {duration(new)}")
 
 
 def _test_tail(result: Difference, base: _Samples, candidate: _Samples, limits: Limits, alpha: float) -> None:
@@ -266,7 +267,9 @@ def _test_tail(result: Difference, base: _Samples, candidate: _Samples, limits: 
     if float(stats.fisher_exact(table, alternative="greater").pvalue) < alpha:
         result.verdict = "regression"
         share = above[0] / totals[0]
-        result.reasons.append(f"p95 {_ms(old)} -> {_ms(new)}; {share:.0%} of requests are slower than 95 % were before")
+        result.reasons.append(
+            f"p95 {duration(old)} -> {duration(new)}; {share:.0%} of requests are slower than 95 % were before"
+        )
 
 
 def _test_errors(result: Difference, base: _Samples, candidate: _Samples, limits: Limits, alpha: float) -> None:
@@ -283,10 +286,6 @@ def _test_errors(result: Difference, base: _Samples, candidate: _Samples, limits
         result.verdict = "regression"
     elif result.verdict == "same":
         result.verdict = "improvement"
-
-
-def _ms(value_ns: int | None) -> str:
-    return "-" if value_ns is None else f"{value_ns / 1e6:.3g} ms"
 
 
 def to_dict(comparison: Comparison) -> dict[str, Any]:
@@ -311,8 +310,8 @@ def to_markdown(comparison: Comparison) -> str:
     for d in comparison.differences[:50]:
         b, c = d.base, d.candidate
         lines.append(
-            f"| {d.verdict} | {_what(d)} | {b.count} -> {c.count} | {_ms(b.p50_ns)} -> {_ms(c.p50_ns)} "
-            f"| {_ms(b.p95_ns)} -> {_ms(c.p95_ns)} | {_ms(b.p99_ns)} -> {_ms(c.p99_ns)} "
+            f"| {d.verdict} | {_what(d)} | {b.count} -> {c.count} | {duration(b.p50_ns)} -> {duration(c.p50_ns)} "
+            f"| {duration(b.p95_ns)} -> {duration(c.p95_ns)} | {duration(b.p99_ns)} -> {duration(c.p99_ns)} "
             f"| {b.error_ratio:.1%} -> {c.error_ratio:.1%} |"
         )
     if len(comparison.differences) > 50:

@@ -11,6 +11,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from kubetape.analyze.durations import duration
 from kubetape.reports.data import ReportData
 from kubetape.reports.layout import topology
 
@@ -96,7 +97,7 @@ def slow_sql(data: ReportData) -> Any | None:
     axes.set_yticks(range(len(rows)), names, fontsize=7, family="monospace")
     axes.bar_label(
         bars,
-        [f"{r['call_count']} x p95 {(r['p95_ns'] or 0) / 1e6:.3g} ms" for r in rows],
+        [f"{r['call_count']} x p95 {duration(r['p95_ns'])}" for r in rows],
         padding=3,
         fontsize=7,
     )

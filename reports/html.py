@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from kubetape.analyze.durations import duration
 from kubetape.reports import svg
 from kubetape.reports.data import ReportData
 from kubetape.reports.layout import topology
@@ -25,7 +26,7 @@ def render(data: ReportData, charts: dict[str, str]) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters.update(ms=ms, count=count, size=size, share=share, page=page)
+    environment.filters.update(ms=duration, count=count, size=size, share=share, page=page)
     images = {}
     for name, path in charts.items():
         with open(path, "rb") as picture:
@@ -36,15 +37,6 @@ def render(data: ReportData, charts: dict[str, str]) -> str:
         topology=Markup(svg.draw(topology(data.edges, data.findings))),
         style=Markup(files("kubetape.reports").joinpath("templates/report.css").read_text("utf8")),
     )
-
-
-def ms(value_ns: int | None) -> str:
-    """Nanoseconds for people: three digits and a unit."""
-    if value_ns is None:
-        return "–"
-    if value_ns >= 10_000_000_000:
-        return f"{value_ns / 1e9:.3g} s"
-    return f"{value_ns / 1e6:.3g} ms" if value_ns >= 100_000 else f"{value_ns / 1e3:.3g} µs"
 
 
 def count(value: float | None) -> str:

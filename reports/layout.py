@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from kubetape.analyze.durations import duration
+
 MAX_NODES = 40  # a picture with more is a hairball; the busiest edges are kept
 
 
@@ -47,7 +49,7 @@ def topology(edges: Iterable[dict[str, Any]], findings: Iterable[dict[str, Any]]
         if len(names) > MAX_NODES:
             continue
         edge = merged.setdefault((row["client"], row["server"]), Edge(row["client"], row["server"]))
-        p95 = "-" if row["p95_ns"] is None else _ms(row["p95_ns"])
+        p95 = duration(row["p95_ns"])
         errors = f", {row['error_ratio']:.1%} errors" if row["error_count"] else ""
         edge.labels.append(f"{row['protocol']} {row['rps']:.3g}/s, p95 {p95}{errors}")
         edge.weight += row["rps"]
@@ -62,10 +64,6 @@ def topology(edges: Iterable[dict[str, Any]], findings: Iterable[dict[str, Any]]
     columns = max((n.column for n in nodes.values()), default=0) + 1
     rows = max((sum(n.column == c for n in nodes.values()) for c in range(columns)), default=0)
     return Topology(list(nodes.values()), list(merged.values()), columns, rows)
-
-
-def _ms(value_ns: int) -> str:
-    return f"{value_ns / 1e6:.3g} ms"
 
 
 def _levels(findings: Iterable[dict[str, Any]]) -> dict[str, str]:

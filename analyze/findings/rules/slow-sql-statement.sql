@@ -7,7 +7,7 @@ SELECT
     'Slow SQL on ' || server || ': p95 ' || as_ms(p95_ns) || ', called by ' || callers || ': '
         || left(regexp_replace(statement_pattern, '\s+', ' ', 'g'), 120) AS title,
     call_count || ' calls took ' || round(total_ns / 1e9, 2) || ' s in all (p50 ' || as_ms(p50_ns) || ', p95 '
-        || as_ms(p95_ns) || ', max ' || round(max_ns / 1e6, 1) || ' ms)'
+        || as_ms(p95_ns) || ', max ' || as_ms(max_ns) || ')'
         || coalesce('; the first byte came after p95 ' || as_ms(ttfb_p95_ns), '')
         || coalesce('; rows returned: ' || rows_sent, '') || '. Callers: ' || callers || '.' AS summary,
     'select * from request where resource = ''' || replace(statement_pattern, '''', '''''') || ''' order by latency_ns desc' AS evidence,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from kubetape.analyze.durations import duration
 from kubetape.reports import svg
-from kubetape.reports.html import ms, share, size
+from kubetape.reports.html import share, size
 from kubetape.reports.layout import topology
 
 
@@ -57,7 +58,7 @@ def test_names_are_text_not_markup() -> None:
 
 
 def test_numbers_for_people() -> None:
-    assert [ms(None), ms(1_500), ms(2_345_000), ms(12_000_000_000)] == ["–", "1.5 µs", "2.35 ms", "12 s"]
+    assert [duration(n) for n in (None, 1_500, 2_345_000, 12_000_000_000)] == ["–", "1.5 µs", "2.35 ms", "12 s"]
     assert [size(0), size(1_500), size(2_000_000_000)] == ["0 B", "1.5 KB", "2 GB"]
     assert [share(0, 5), share(1, 1_000_000), share(1, 50), share(1, 2), share(1, 0)] == [
         "0 %",
