@@ -4,7 +4,8 @@ from __future__ import annotations
 
 # The same in SQL, for the texts of rules.
 AS_MS_MACRO = """
-CREATE MACRO as_ms(ns) AS CASE WHEN ns >= 1000000000 THEN format('{:.3g} s', ns / 1e9) ELSE format('{:.3g} ms', ns / 1e6) END
+CREATE MACRO as_ms(ns) AS
+    CASE WHEN ns >= 1000000000 THEN format('{:.3g} s', ns / 1e9) ELSE format('{:.3g} ms', ns / 1e6) END
 """
 
 
