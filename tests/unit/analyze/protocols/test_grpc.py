@@ -81,10 +81,11 @@ def rows_of(pieces: list[Piece], **options: Any) -> list[Request]:
 def test_each_call_is_a_row_with_its_status(conversation: list[Piece]) -> None:
     rows = rows_of(conversation)
     assert {row.protocol for row in rows} == {"grpc"}
-    # Whether the server still told of the deadline, or the client's reset came first, is a race.
+    # Whether the server still told of the deadline, or the client's reset came first, is a race; the pieces'
+    # times are not real ones, so that the reset does not look late.
     late = rows.pop(2)
-    assert (late.operation, late.error_kind, late.is_error) == ("/shop.Cart/Unary", "timeout", True)
-    assert late.status in (None, "4")
+    assert (late.operation, late.is_error) == ("/shop.Cart/Unary", True)
+    assert (late.status, late.error_kind) in [("4", "timeout"), (None, "client")]
     assert [(row.operation, row.status, row.error_kind, row.error_message) for row in rows] == [
         ("/shop.Cart/Unary", "0", None, None),
         ("/shop.Cart/Unary", "5", "client", "no such thing: ü"),

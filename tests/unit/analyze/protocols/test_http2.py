@@ -97,6 +97,23 @@ def test_resets_and_goaway() -> None:
     ]
 
 
+def test_cancelled_call_was_late_or_not_wanted() -> None:
+    """Pieces are 1000 ns apart: the first call's deadline had passed when its client gave up."""
+    peer = Peer()
+    grpc = {"content-type": "application/grpc"}
+    pieces: list[Piece] = [
+        *opening(),
+        peer.ask(1, "/s.A/B", **grpc, **{"grpc-timeout": "1u"}),
+        ("c", frame(RST, 0, 1, pack(">I", 8))),
+        peer.ask(3, "/s.A/B", **grpc, **{"grpc-timeout": "1S"}),
+        ("c", frame(RST, 0, 3, pack(">I", 8))),
+    ]
+    assert brief(decode(pieces).rows, "protocol", "error_kind", "outcome") == [
+        ("grpc", "timeout", "no_response"),
+        ("grpc", "client", "no_response"),
+    ]
+
+
 def test_upgrade_from_http1() -> None:
     peer = Peer()
     ask = b"GET /up HTTP/1.1\r\nHost: shop\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n"
