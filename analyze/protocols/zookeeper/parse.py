@@ -302,7 +302,8 @@ def _call_fits(data: bytes, offset: int, size: int) -> bool:
     if op in (MULTI, MULTI_READ) and len(data) >= offset + 21 and size >= 17:
         inner = _I.unpack_from(data, offset + 12)[0]
         return inner in OPERATIONS and data[offset + 16] == 0 and data[offset + 17 : offset + 21] == b"\xff" * 4
-    return op == 102 and size >= 12 and _I.unpack_from(data, offset + 12)[0] == size - 12
+    fits = size >= 12 and len(data) >= offset + 16
+    return op == 102 and fits and _I.unpack_from(data, offset + 12)[0] == size - 12
 
 
 def _reply_fits(data: bytes, offset: int, size: int) -> bool:
