@@ -44,7 +44,7 @@ def http() -> list[Row]:
         config = ""
         for method, path in targets:
             config += f'next\nsilent\nurl = "http://gateway{path}"\noutput = "/dev/null"\n'
-            config += 'write-out = "%{http_code} %{local_port} %{time_pretransfer} %{time_total}\\n"\n'
+            config += 'write-out = "%{http_code} %{local_port} %{time_connect} %{time_total}\\n"\n'
             if method == "POST":
                 config += 'data = "{\\"stars\\": 5, \\"text\\": \\"ok\\"}"\n'
         argv = ["curl", "--disable", "--noproxy", "*", "--config", "-"]
