@@ -223,6 +223,8 @@ class PostgresqlDecoder(Decoder):
     def find_boundary(self, side: Side, data: bytes, offset: int) -> int:
         if side == CLIENT and not self._typed and startup_at(data, offset) is not None:
             return offset
+        if side == SERVER and self._items and self._items[0].kind in (SSL, GSS) and data[offset] in b"SNG":
+            return offset
         return find_message(data, offset, side == CLIENT)
 
     # ---- frames ----------------------------------------------------------------------------------------------
