@@ -62,6 +62,12 @@ def collect(analysis: Analysis) -> ReportData:
     findings = rows("SELECT * FROM finding ORDER BY rank")
     for finding in findings:
         finding["about"] = RULES[finding["rule"]].page if finding["rule"] in RULES else ""
+        # A consequence stands below its cause, so that the first screen holds the causes.
+        finding["consequences"] = [f for f in findings if f["caused_by"] == finding["title"]]
+    statements = _with_pretty(rows(f"SELECT * FROM sql_digest ORDER BY total_ns DESC LIMIT {TOP_ROWS}"))
+    by_digest = {row["digest"]: row["pretty"] for row in statements}
+    for finding in findings:
+        finding["statement"] = by_digest.get(finding["scope"]) if finding["scope_kind"] == "statement" else None
     return ReportData(
         bundle=os.path.basename(analysis.bundle.path),
         nodes=nodes,
@@ -82,7 +88,7 @@ def collect(analysis: Analysis) -> ReportData:
             f"ORDER BY request_count DESC, name, protocol LIMIT {TOP_ROWS}"
         ),
         edges=rows(f"SELECT * FROM edge ORDER BY total_ns DESC, client, server LIMIT {TOP_ROWS * 4}"),
-        statements=_with_pretty(rows(f"SELECT * FROM sql_digest ORDER BY total_ns DESC LIMIT {TOP_ROWS}")),
+        statements=statements,
         network=rows(
             "SELECT * FROM network_summary WHERE dimension = 'edge' "
             f"ORDER BY retransmit_count DESC, rtt_p95_ns DESC NULLS LAST, name LIMIT {TOP_ROWS}"

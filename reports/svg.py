@@ -9,6 +9,7 @@ from kubetape.reports.layout import Edge, Node, Topology
 BOX_WIDTH, BOX_HEIGHT = 190, 44
 COLUMN_GAP, ROW_GAP, MARGIN = 190, 46, 12
 LABEL_HEIGHT = 14
+SMALLEST_SCALE = 0.72  # of the drawing: the 11 px labels stay 8 px
 
 
 def draw(topology: Topology) -> str:
@@ -20,7 +21,9 @@ def draw(topology: Topology) -> str:
     counts = [sum(n.column == c for n in topology.nodes) for c in range(topology.columns)]
     places = {n.name: _place(n, counts[n.column], topology.rows) for n in topology.nodes}
     parts = [
-        f'<svg class="topology" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        # Shrinks with the page down to where its text is still read; narrower pages scroll.
+        f'<svg class="topology" viewBox="0 0 {width} {height}" '
+        f'style="max-width:{width}px;min-width:{round(SMALLEST_SCALE * width)}px" '
         'role="img" aria-label="service topology">',
         "<defs>",
         *(
