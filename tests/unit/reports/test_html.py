@@ -9,22 +9,18 @@ from kubetape.reports.html import render
 
 
 def finding(title: str, **more: Any) -> dict[str, Any]:
-    row = {
-        "rule": "lossy-link", "severity": "critical", "title": title, "summary": f"summary of {title}", "evidence": "select 1",
-        "confidence": 0.9, "loss_could_change_it": False, "caused_by": None, "about": "# x\n\n**Why.** `ss -ti`",
-        "consequences": [], "statement": None, "scope": "a -> b", "entities": [],
-    }  # fmt: skip
+    row: dict[str, Any] = dict.fromkeys(("caused_by", "statement"))
+    row |= {"rule": "lossy-link", "severity": "critical", "scope": "a -> b", "entities": [], "consequences": []}
+    row |= {"title": title, "summary": f"summary of {title}", "evidence": "select 1", "about": "# x\n\n**Why.** `ss`"}
+    row |= {"confidence": 0.9, "loss_could_change_it": False}
     return row | more
 
 
 def page(findings: list[dict[str, Any]]) -> str:
-    coverage = dict.fromkeys(
-        ("connections", "requests", "total_bytes", "seen_bytes", "lost_bytes", "truncated_bytes", "encrypted_bytes",
-         "undecoded_bytes"), 0
-    )  # fmt: skip
-    empty: dict[str, Any] = dict.fromkeys(
-        ("nodes", "protocols", "probes", "notes", "services", "edges", "statements", "network", "dns", "pods"), []
-    )
+    counts = "connections requests total_bytes seen_bytes lost_bytes truncated_bytes encrypted_bytes undecoded_bytes"
+    lists = "nodes protocols probes notes services edges statements network dns pods"
+    coverage = dict.fromkeys(counts.split(), 0)
+    empty: dict[str, Any] = {name: [] for name in lists.split()}
     data = ReportData(
         bundle="x.ktape", seconds=20.0, started="2026-01-01", findings=findings, coverage=coverage, **empty
     )
