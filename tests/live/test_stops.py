@@ -19,6 +19,9 @@ from tests.live.recording import RECORD, one, record, rows, stream
 
 pytestmark = pytest.mark.live
 
+# The kernel frees programs some grace periods after their last user; on a busy machine these are seconds.
+FREED_S = 30.0
+
 CHATTER = """
 import socket, sys, time
 a, b = socket.socket(), socket.socket()
@@ -48,12 +51,11 @@ def before() -> Iterator[set[str]]:
     """Programs loaded before the test; afterwards none may be left."""
     existing = programs()
     yield existing
-    for _ in range(20):
-        left = {p for p in programs() - existing if "socket_" in p or "state_change" in p}
-        if not left:
-            return
-        time.sleep(0.1)  # the kernel frees them a grace period later
-    pytest.fail(f"left in the kernel: {left}")
+    deadline = time.monotonic() + FREED_S
+    while left := {p for p in programs() - existing if "socket_" in p or "state_change" in p}:
+        if time.monotonic() > deadline:
+            pytest.fail(f"left in the kernel: {left}")
+        time.sleep(0.1)
 
 
 @pytest.fixture
