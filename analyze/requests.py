@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from kubetape.analyze.protocols import registry
 from kubetape.analyze.protocols.contract import Protocol, Request
-from kubetape.analyze.protocols.engine import Decoded, Endpoints, decode_connection
+from kubetape.analyze.protocols.engine import Decoded, Endpoints, Servers, decode_connection
 from kubetape.analyze.streams import ConnectionStreams, StreamIndex
 
 REQUEST_SCHEMA = pa.schema(
@@ -123,13 +123,14 @@ def _decode_connections(
     shared: dict[str, dict[Any, Any]],
     results: list[tuple[ConnectionStreams, dict[str, Any], Decoded]],
 ) -> None:
+    servers: Servers = {}
     for streams in StreamIndex(data, datagram_ids):
         fact = facts.get(streams.connection_id)
         if fact is None:
             continue
         ends, send_is_client = _endpoints(fact)
         from_start = fact["start_ns"] is not None
-        decoded = decode_connection(streams, ends, send_is_client, from_start, protocols, shared)
+        decoded = decode_connection(streams, ends, send_is_client, from_start, protocols, shared, servers)
         results.append((streams, fact, decoded))
 
 

@@ -30,6 +30,11 @@ SAMPLE_RUNS = 8  # places looked at in the rest of the connection
 MIN_SCORE = 0.5
 # A candidate whose decoding leaves more than this share of the bytes unread gives way to the runner-up.
 MAX_UNREAD_SHARE = 0.5
+# Both sides fit the grammar (see Protocol.detect): what the same server spoke before needs no rival to be believed.
+SURE_SCORE = 0.9
+
+# What servers were found to speak: (ip, port, datagrams) -> protocol.
+Servers = dict[tuple[str, int, bool], str]
 
 
 @dataclass(slots=True)
@@ -105,14 +110,17 @@ def decode_connection(
     from_start: bool,
     registry: dict[str, Protocol],
     shared: dict[str, dict[Any, Any]],
+    servers: Servers | None = None,
 ) -> Decoded:
     """Decode one connection: detect, decode with the best candidate, fall back to the runner-up if it does not fit.
 
     send_is_client: the `send` direction carries the client's bytes. shared: per protocol, see Connection.shared.
+    servers: what earlier connections taught, asked first and added to.
     """
+    servers = {} if servers is None else servers
     pair = (streams.send, streams.receive) if send_is_client else (streams.receive, streams.send)
-    transport = "udp" if streams.datagrams else "tcp"
-    ranked = _rank(pair, ends, streams.datagrams, from_start, registry, transport)
+    server = (ends.server_ip, ends.server_port, streams.datagrams)
+    ranked = _rank(pair, ends, streams.datagrams, from_start, registry, servers.get(server))
     best: Decoded | None = None
     for place, (score, name, swapped) in enumerate(ranked[:3]):
         if score < MIN_SCORE:
@@ -129,6 +137,8 @@ def decode_connection(
     if best is None or not best.frame_count:
         top = ranked[0] if ranked else (0.0, None, False)
         return Decoded(None, 0.0, top[1], top[0], unread_bytes=pair[0].seen_bytes + pair[1].seen_bytes)
+    if best.score >= SURE_SCORE and not best.swapped and best.protocol is not None:
+        servers[server] = best.protocol
     return best
 
 
@@ -294,12 +304,17 @@ def _rank(
     datagrams: bool,
     from_start: bool,
     registry: dict[str, Protocol],
-    transport: str,
+    expected: str | None,
 ) -> list[tuple[float, str, bool]]:
-    """(score, protocol, swapped) of every protocol, best first; port hints decide between equal scores."""
+    """(score, protocol, swapped) of every protocol, best first; port hints decide between equal scores.
+
+    Where the server's earlier connections spoke `expected` and this one surely does, no other is asked.
+    """
     heads = [_heads(stream) for stream in pair]
+    transport = "udp" if datagrams else "tcp"
     results: list[tuple[float, int, str, bool]] = []
-    for swapped in (False, True):
+    # Where the connecting was seen, the roles are no question.
+    for swapped in (False,) if ends.known else (False, True):
         client, server = (heads[1], heads[0]) if swapped else heads
         ports = (ends.client_port, ends.server_port)
         sample = Sample(
@@ -312,13 +327,12 @@ def _rank(
             datagrams,
             from_start,
         )
+        if expected in registry and not swapped and (score := registry[expected].detect(sample)) >= SURE_SCORE:
+            return [(score, expected, False)]
         for protocol in registry.values():
             if transport not in protocol.transports:
                 continue
             score = protocol.detect(sample)
-            if swapped and ends.known:
-                # Seen connecting the other way round: only overwhelming bytes could say otherwise.
-                score = min(score, MIN_SCORE) - 0.1
             if score > 0:
                 results.append((score, sample.server_port in protocol.ports, protocol.name, swapped))
     results.sort(key=lambda r: (-r[0], -r[1], r[3]))
