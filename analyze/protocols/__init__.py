@@ -23,6 +23,7 @@ FOLDERS: tuple[str, ...] = (
     "mqtt",
     "mysql",
     "nats",
+    "openwire",
     "postgresql",
     "pulsar",
     "redis",
@@ -30,7 +31,9 @@ FOLDERS: tuple[str, ...] = (
     "sip",
     "thrift",
     "tls",
+    "tns",
     "websocket",
+    "zmtp",
     "zookeeper",
 )
 
