@@ -86,4 +86,8 @@ def parameters() -> dict[str, float]:
         "slow_replica_factor": 2.0,
         "slow_replica_ms": 10.0,
         "error_ratio": 0.01,
+        "idle_transaction_ms": 100.0,
+        "n_plus_one_calls": 8.0,
+        "slow_network_ms": 5.0,
+        "surge_rps": 100.0,
     }

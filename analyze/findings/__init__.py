@@ -5,10 +5,15 @@ A rule is two files in `rules/`: NAME.sql, a query whose rows are findings, and 
 
     -- First comment line: what the rule finds.
     -- Inputs: tables it reads.
-    -- Kind: cause, consequence or notice.
+    -- Kind: root, cause, consequence or notice.
 
 and its columns: severity, scope_kind, scope, title, summary, evidence (a query that shows the rows), confidence
-(0 to 1), impact_ns (time it cost, for ranking), first_ns, last_ns, entities (names it is about).
+(0 to 1), impact_ns (time it cost, for ranking), first_ns, last_ns, entities (names it is about); of a root also
+explains: names of pods, workloads, edges ("a -> b"), statement digests or nodes whose troubles follow from it.
+
+One trouble shows in many rules, and the reader wants the smallest cause that explains it. So a cause whose scope a
+root explains becomes a notice that points to the root, and a consequence points to what explains the servers it
+reaches: a replica is slow because it is throttled, and the gateway because of that replica.
 """
 
 from __future__ import annotations
@@ -25,6 +30,7 @@ import pyarrow as pa
 from kubetape.errors import KubetapeError
 
 SEVERITIES = ("critical", "warning", "notice", "info")
+KINDS = ("root", "cause", "consequence", "notice")
 
 SCHEMA = pa.schema(
     [
@@ -49,7 +55,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Rule:
-    """name; summary: its first line; inputs: tables read; kind: cause, consequence or notice; query; page: Markdown."""
+    """name; summary: its first line; inputs: tables read; kind: one of KINDS; query; page: Markdown."""
 
     name: str
     summary: str
@@ -75,7 +81,7 @@ def parse_rule(name: str, text: str, page: str) -> Rule:
     """A rule from its two files. Raises ValueError where the header lacks a part."""
     header = dict(re.findall(r"^-- (Inputs|Kind): (.*)$", text, re.M))
     first = re.match(r"-- (.*)", text)
-    if first is None or header.get("Kind") not in ("cause", "consequence", "notice") or "Inputs" not in header:
+    if first is None or header.get("Kind") not in KINDS or "Inputs" not in header:
         raise ValueError(f"rule {name}: its header needs a first line, 'Inputs:' and 'Kind:'")
     inputs = tuple(word.strip() for word in header["Inputs"].split(","))
     return Rule(name, first[1], inputs, header["Kind"], text, page)
@@ -101,11 +107,12 @@ def find(database: duckdb.DuckDBPyConnection, rules: Iterable[Rule], loss_ratio:
         for row in database.sql(_typed(rule.query)).to_arrow_table().to_pylist():
             found.append({"rule": rule.name, "kind": rule.kind, **row})
     edges = database.execute("SELECT DISTINCT client, server FROM edge").fetchall()
+    _point_to_roots(found)
     _point_to_causes(found, edges)
     found.sort(
         key=lambda f: (
             SEVERITIES.index(f["severity"]),
-            f["kind"] != "cause",
+            KINDS.index(f["kind"]) >= KINDS.index("consequence"),
             -(f["impact_ns"] or 0) * (f["confidence"] or 0),
             f["rule"],
             f["scope"] or "",
@@ -125,9 +132,28 @@ def _typed(query: str) -> str:
     )
 
 
+def _follows(finding: dict[str, Any], cause: dict[str, Any]) -> None:
+    finding["severity"], finding["caused_by"] = "notice", cause["title"]
+
+
+def _worst(findings: list[dict[str, Any]]) -> dict[str, Any]:
+    return min(findings, key=lambda f: (SEVERITIES.index(f["severity"]), -(f["impact_ns"] or 0)))
+
+
+def _point_to_roots(found: list[dict[str, Any]]) -> None:
+    """A cause whose scope, or what it names in particular, is explained by a root is a notice that names the root."""
+    roots = [f for f in found if f["kind"] == "root" and f["severity"] in ("critical", "warning")]
+    for finding in found:
+        if finding["kind"] == "cause":
+            about = {finding["scope"], *finding["entities"][1 if finding["scope_kind"] == "pod" else 0 :]}
+            mine = [r for r in roots if about & set(r["explains"] or [])]
+            if mine:
+                _follows(finding, _worst(mine))
+
+
 def _point_to_causes(found: list[dict[str, Any]], edges: list[tuple[str, str]]) -> None:
     """A consequence whose server reaches an entity with a cause is a notice that names that cause."""
-    causes = [f for f in found if f["kind"] == "cause" and f["severity"] in ("critical", "warning")]
+    causes = [f for f in found if f["kind"] in ("root", "cause") and f["severity"] in ("critical", "warning")]
     callees: dict[str, set[str]] = {}
     for client, server in edges:
         callees.setdefault(client, set()).add(server)
@@ -140,8 +166,6 @@ def _point_to_causes(found: list[dict[str, Any]], edges: list[tuple[str, str]]) 
                 if name not in reached:
                     reached.add(name)
                     todo.append(name)
-        mine = [c for c in causes if reached & set(c["entities"])]
+        mine = [c for c in causes if reached & {*c["entities"], *(c.get("explains") or [])}]
         if mine:
-            cause = max(mine, key=lambda c: c["impact_ns"] or 0)
-            finding["severity"] = "notice"
-            finding["caused_by"] = cause["title"]
+            _follows(finding, _worst(mine))

@@ -1,0 +1,38 @@
+-- Established connections are cut off by a reset.
+-- Inputs: tcp_event, connection_health, connection, logical_request
+-- Kind: cause
+WITH _reset AS (
+    SELECT h.client_name, h.server_name, e.connection_id, min(e.ts_ns) AS ts_ns,
+        bool_or(e.kind = 'reset_received') AS is_received
+    FROM tcp_event AS e
+    JOIN connection_health AS h USING (connection_id)
+    WHERE e.kind IN ('reset_sent', 'reset_received')
+        -- A refused connect is answered by a reset, too: that is another finding.
+        AND h.sent_bytes + h.received_bytes > 0
+    GROUP BY ALL
+),
+_edge AS (
+    SELECT client_name, server_name, count(*) AS connections, sum(connect_failed_count) AS failed
+    FROM connection_health WHERE transport = 'tcp' AND is_client GROUP BY ALL
+),
+_lost AS (
+    SELECT client_name, server_name, count(*) AS unanswered, coalesce(sum(latency_ns), 0)::BIGINT AS total_ns
+    FROM logical_request WHERE outcome IN ('no_response', 'truncated') GROUP BY ALL
+)
+SELECT
+    CASE WHEN coalesce(any_value(l.unanswered), 0) >= 3 THEN 'critical' ELSE 'warning' END AS severity, 'edge' AS scope_kind,
+    r.client_name || ' -> ' || r.server_name AS scope,
+    'Connections between ' || r.client_name || ' and ' || r.server_name || ' are reset: ' || count(DISTINCT connection_id)
+        || ' connection ends saw it' AS title,
+    'Bytes had been exchanged before. ' || coalesce(any_value(l.unanswered), 0) || ' requests stayed without a whole answer'
+        || CASE WHEN bool_and(is_received) THEN '; every recorded end received its reset: it came from the other side or from between.'
+            ELSE '.' END AS summary,
+    'select * from tcp_event where kind in (''reset_sent'', ''reset_received'')' AS evidence,
+    0.85 AS confidence, (coalesce(any_value(l.total_ns), 0) + count(*) * 100000000)::BIGINT AS impact_ns, min(ts_ns) AS first_ns,
+    max(ts_ns) AS last_ns, [r.client_name, r.server_name] AS entities
+FROM _reset AS r
+LEFT JOIN _edge AS e USING (client_name, server_name)
+LEFT JOIN _lost AS l USING (client_name, server_name)
+GROUP BY r.client_name, r.server_name
+-- Clients that close with unread bytes reset too: only where it hurts requests, or is common.
+HAVING count(DISTINCT connection_id) >= 5 AND coalesce(any_value(l.unanswered), 0) >= 2

@@ -1,0 +1,36 @@
+-- Calls between two workloads spend their time on the way, without losing packets: distance or a full link.
+-- Inputs: edge, connection_health, connection, tcp_sample
+-- Kind: root
+WITH _tcp AS (
+    SELECT h.client_name, h.server_name, quantile_disc(s.srtt_ns, 0.5) AS rtt_p50_ns, quantile_disc(s.srtt_ns, 0.95) AS rtt_p95_ns,
+        min(s.min_rtt_ns) AS rtt_min_ns, quantile_disc(s.send_queue_bytes, 0.95) AS queue_bytes, max(s.delivery_rate_bps) AS rate_bps
+    FROM tcp_sample AS s JOIN connection_health AS h USING (connection_id)
+    WHERE s.srtt_ns IS NOT NULL GROUP BY ALL
+),
+_lost AS (
+    SELECT client_name, server_name, sum(retransmit_count) / nullif(sum(sent_segments), 0) AS resent,
+        min(first_ns) AS first_ns, max(last_ns) AS last_ns
+    FROM connection_health WHERE transport = 'tcp' GROUP BY ALL
+)
+SELECT
+    CASE WHEN e.network_p50_ns >= e.server_p50_ns THEN 'critical' ELSE 'warning' END AS severity,
+    'edge' AS scope_kind, e.client || ' -> ' || e.server AS scope,
+    'Network between ' || e.client || ' and ' || e.server || ' is slow: '
+        || CASE WHEN t.rtt_p95_ns >= 5 * t.rtt_min_ns AND t.rtt_min_ns < 5000000
+            THEN 'packets queue, round-trip time ' || as_ms(t.rtt_min_ns) || ' at best, p95 ' || as_ms(t.rtt_p95_ns)
+                || ' (too little bandwidth)'
+            ELSE 'round-trip time p50 ' || as_ms(t.rtt_p50_ns) END AS title,
+    'Of ' || as_ms(e.p50_ns) || ' that a call takes (p50) the network takes ' || as_ms(e.network_p50_ns)
+        || ' and the server ' || as_ms(e.server_p50_ns) || '; ' || round(100 * coalesce(l.resent, 0), 2)
+        || ' % of the segments were sent again' || coalesce(', up to ' || t.queue_bytes || ' bytes wait to be sent', '') || '.' AS summary,
+    'select * from edge where client = ''' || e.client || ''' and server = ''' || e.server || '''' AS evidence,
+    0.9 AS confidence, e.network_total_ns AS impact_ns, l.first_ns, l.last_ns, [e.client, e.server] AS entities,
+    [e.client || ' -> ' || e.server] AS explains
+FROM edge AS e
+JOIN _tcp AS t ON t.client_name = e.client AND t.server_name = e.server
+LEFT JOIN _lost AS l ON l.client_name = e.client AND l.server_name = e.server
+WHERE e.joined_count >= 10 AND e.network_p50_ns >= 1000000 * getvariable('slow_network_ms')
+    AND greatest(t.rtt_p50_ns, t.rtt_p95_ns) >= 1000000 * getvariable('slow_network_ms')
+    AND e.network_total_ns >= 0.3 * e.total_ns
+    -- Loss is another finding, and explains the time better.
+    AND coalesce(l.resent, 0) < getvariable('lossy_link_ratio')
