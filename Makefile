@@ -1,7 +1,8 @@
 # make demo    start a small shop with three faults, record it, explain it
 # make test    every check: style, types, layout, unit and live tests
-# Both set up everything they need on Debian 12 (as root, or through sudo).
-.PHONY: demo test bench setup lock clean-lab
+# make diagnose   every fault of the lab, recorded and analyzed blind
+# All set up everything they need on Debian 12 (as root, or through sudo).
+.PHONY: demo test diagnose bench setup lock clean-lab
 
 PYTHON := .venv/bin/python
 
@@ -12,6 +13,11 @@ demo:
 test:
 	@tools/setup.sh test
 	@tools/check.sh
+
+# Each fault of the lab by itself, recorded and analyzed blind: which finding comes first (about 15 minutes).
+diagnose:
+	@tools/setup.sh demo
+	@$(PYTHON) -m tests.lab diagnose
 
 bench:
 	@tools/setup.sh test

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.lab import demo, ship
+from tests.lab import demo, diagnose, ship
 from tests.lab.errors import LabError
 from tests.lab.faults import FAULTS, named
 from tests.lab.shop import Shop, is_abandoned, remove_by_state, states
@@ -60,6 +60,13 @@ def run_demo(options: argparse.Namespace) -> None:
     demo.demo(Path(options.output), options.duration)
 
 
+def run_diagnose(options: argparse.Namespace) -> None:
+    cases = [tuple(named(names)) for names in options.faults] or diagnose.singles()
+    results = [diagnose.run(case, options.duration, options.rate, Path(options.output)) for case in cases]
+    print("\n" + diagnose.table(results))
+    Path(options.output, "diagnosis.md").write_text(diagnose.table(results))
+
+
 def run_ship(_options: argparse.Namespace) -> None:
     ship.ship()
     print(f"wrote {demo.SHIPPED}")
@@ -92,6 +99,13 @@ def main() -> int:
     sub = command("demo", run_demo, "a shop with three faults, recorded and explained")
     sub.add_argument("--duration", type=float, default=20.0, help="seconds")
     sub.add_argument("-o", "--output", default="out", help="folder for the bundle and the report")
+    sub = command(
+        "diagnose", run_diagnose, "each fault by itself, recorded and analyzed blind; a table of the findings"
+    )
+    sub.add_argument("faults", nargs="*", help="cases, each a comma-separated list of faults; none: every fault")
+    sub.add_argument("--rate", type=float, default=40.0, help="requests per second")
+    sub.add_argument("--duration", type=float, default=15.0, help="seconds")
+    sub.add_argument("-o", "--output", default="out/diagnose", help="folder for the bundles and the table")
     command("ship", run_ship, "record the bundle that comes with kubetape")
     options = parser.parse_args()
     # SIGTERM must unwind the stack as an interrupt does, so that the shop is taken down.

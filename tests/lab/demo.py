@@ -31,19 +31,23 @@ def kubetape(*arguments: str) -> str:
     return done.stdout
 
 
+def record(shop: Shop, bundle: Path, duration_s: float) -> None:
+    """Record the machine, of it only the shop, and no command lines: the rest of it is nobody's business."""
+    namespaces = [word for name in shop.namespaces for word in ("--namespace", name)]
+    kubetape(
+        "record", "-o", str(bundle), "--duration", f"{duration_s:g}s", "--from-dir", str(shop.k8s), "--no-arguments",
+        *namespaces,
+    )  # fmt: skip
+
+
 def record_shop(bundle: Path, faults: Sequence[Fault], duration_s: float, rate: float) -> None:
-    """Start a shop, switch the faults on, record the machine for `duration_s` seconds into `bundle`."""
+    """Start a shop, switch the faults on, record it for `duration_s` seconds into `bundle`."""
     bundle.parent.mkdir(parents=True, exist_ok=True)
     with Shop(rate=rate) as shop:
         for fault in faults:
             shop.apply(fault)
         time.sleep(SETTLE_S)
-        # Only the shop, and no command lines: what else goes on on this machine is nobody's business.
-        namespaces = [word for name in shop.namespaces for word in ("--namespace", name)]
-        kubetape(
-            "record", "-o", str(bundle), "--duration", f"{duration_s:g}s", "--from-dir", str(shop.k8s),
-            "--no-arguments", *namespaces
-        )  # fmt: skip
+        record(shop, bundle, duration_s)
 
 
 def why_not_live() -> str:

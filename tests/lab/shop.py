@@ -13,8 +13,10 @@ import os
 import secrets
 import shutil
 import socket
+import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Sequence
@@ -103,6 +105,9 @@ class Shop:
         self.tree = CgroupTree(f"kt{self.lab_id}")
         self.bridge = Bridge(f"kt{self.lab_id}-br", free_subnet(int(self.lab_id, 16)))
         self.faults: list[Fault] = []
+        # What faults run beside the pods' own programs, by name.
+        self.helpers: dict[str, subprocess.Popen[bytes]] = {}
+        self.threads: dict[str, tuple[threading.Thread, threading.Event]] = {}
         self.pods = {pod.name: pod for pod in self._plan()}
 
     # ---- the plan ---------------------------------------------------------------------------------
@@ -174,22 +179,27 @@ class Shop:
         shutil.copytree(data, self.folder / "mysql")
         for app in ("dns", "redis", "mysql", "product", "gateway"):
             for pod in self.of(app):
-                pod.start(self.tree, self._command(pod), self.folder)
+                pod.start(self.tree, self.command(pod), self.folder)
         for pod in self.pods.values():
             if pod.port:
                 pod.wait_for_port()
         self._wait_for_answer()
         metadata.write(self.k8s, list(self.pods.values()), self.node, self.bridge.node_ip, str(self.bridge.subnet))
         if self.rate > 0:
-            self.one("load").start(self.tree, self._command(self.one("load")), self.folder)
+            self.one("load").start(self.tree, self.command(self.one("load")), self.folder)
 
     def stop(self) -> None:
         """Take everything away again; safe to call at any time, and twice."""
+        for _, ended in self.threads.values():
+            ended.set()
+        for process in self.helpers.values():
+            process.kill()
+            process.wait()
         remove(self.tree, self.bridge, self.folder)
         for pod in self.pods.values():
-            for process in (pod.pause, pod.container):
-                if process is not None:
-                    process.wait()
+            for child in (pod.pause, pod.container):
+                if child is not None:
+                    child.wait()
 
     def release(self) -> None:
         """Leave the shop running when this process ends."""
@@ -205,7 +215,8 @@ class Shop:
 
     # ---- what each pod runs -----------------------------------------------------------------------
 
-    def _command(self, pod: Pod) -> Sequence[str]:
+    def command(self, pod: Pod) -> Sequence[str]:
+        """What the pod's container runs."""
         match pod.app:
             case "dns":
                 return self._dns_command(pod)

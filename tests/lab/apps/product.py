@@ -2,7 +2,9 @@
 
     python product.py --port 8080 --control FILE
 
-FILE is JSON and may change while the service runs: {"slow_sql": true, "extra_ms": 80}.
+FILE is JSON and may change while the service runs: {"slow_sql": true, "extra_ms": 80}. What can be asked for:
+slow_sql, n_plus_one, lock_ms, idle_ms (transactions), redis_keys, extra_ms, fail_ratio, lookup (a name),
+answer_bytes (added to each answer), leak_bytes (kept by each request).
 """
 
 from __future__ import annotations
@@ -11,10 +13,12 @@ import argparse
 import json
 import os
 import queue
+import random
+import socket
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
@@ -38,6 +42,8 @@ TOP_UNINDEXED_SQL = (
     "JOIN review r ON r.product_code = p.code JOIN stock s ON s.product_code = p.code "
     "WHERE p.category_id = %s GROUP BY p.id, p.name ORDER BY stars DESC, p.id LIMIT 10"
 )
+ONE_SQL = "SELECT name FROM product WHERE id = %s"
+SOLD_SQL = "UPDATE stock SET quantity = quantity + 1 WHERE product_id = 1 AND warehouse = 1"
 REVIEW_SQL = "INSERT INTO review (product_code, stars, body) SELECT code, %s, %s FROM product WHERE id = %s"
 
 CACHE_S = 3
@@ -91,6 +97,7 @@ class Service:
 
     def __init__(self, control: Control) -> None:
         self.control = control
+        self.kept: list[bytes] = []
         self.mysql = Pool(self._connect_mysql)
         self.redis = Pool(lambda: redis.Redis(host="redis", single_connection_client=True))
 
@@ -109,6 +116,8 @@ class Service:
     def product(self, number: int) -> tuple[int, Any]:
         key = f"product:{number}"
         with self.redis.connection() as cache:
+            if self.control.get("redis_keys", False):
+                cache.keys("product:*")
             cache.incr(f"views:{number}")
             if cached := cache.get(key):
                 return 200, json.loads(cached)
@@ -121,20 +130,44 @@ class Service:
         return 200, answer
 
     def listing(self, category: int) -> tuple[int, Any]:
-        return 200, self.query(LIST_SQL, category)
+        rows = self.query(LIST_SQL, category)
+        if self.control.get("n_plus_one", False):
+            for row in rows:
+                row["name"] = self.query(ONE_SQL, row["id"])[0]["name"]
+        return 200, rows
 
     def top(self, category: int) -> tuple[int, Any]:
         statement = TOP_UNINDEXED_SQL if self.control.get("slow_sql", False) else TOP_SQL
         return 200, self.query(statement, category)
 
     def review(self, number: int, body: dict[str, Any]) -> tuple[int, Any]:
+        lock_ms, idle_ms = self.control.get("lock_ms", 0), self.control.get("idle_ms", 0)
+        if lock_ms or idle_ms:
+            self._sell(lock_ms, idle_ms)
         self.query(REVIEW_SQL, int(body["stars"]), str(body["text"]), number)
         return 201, {"product": number}
+
+    def _sell(self, busy_ms: float, idle_ms: float) -> None:
+        """One transaction that all of its kind have to pass one after another."""
+        with self.mysql.connection() as connection, connection.cursor() as cursor:
+            connection.begin()
+            cursor.execute(SOLD_SQL)
+            if busy_ms:
+                cursor.execute("SELECT SLEEP(%s)", (busy_ms / 1000,))
+            time.sleep(idle_ms / 1000)
+            connection.commit()
 
     def answer(self, method: str, target: str, body: bytes) -> tuple[int, Any]:
         """Route one request."""
         if extra_ms := self.control.get("extra_ms", 0):
             time.sleep(extra_ms / 1000)
+        if random.random() < self.control.get("fail_ratio", 0):
+            return 500, {"error": "out of order"}
+        if name := self.control.get("lookup", ""):
+            with suppress(OSError):
+                socket.getaddrinfo(name, 443)
+        if size := self.control.get("leak_bytes", 0):
+            self.kept.append(os.urandom(size))
         url = urlsplit(target)
         match method, *url.path.strip("/").split("/"):
             case "GET", "healthz":
@@ -165,6 +198,7 @@ class Handler(BaseHTTPRequestHandler):
             print(f"{self.command} {self.path}: {error!r}", file=sys.stderr, flush=True)
             status, value = 503, {"error": type(error).__name__}
         data = json.dumps(value, default=str).encode()
+        data += b" " * self.service.control.get("answer_bytes", 0)
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))

@@ -57,5 +57,5 @@ def test_datagrams_carry_a_request_id() -> None:
 
     asked = [("c", head(n) + b"get k%d\r\n" % n) for n in (1, 2)]
     answers = [("s", head(n) + b"VALUE k%d 0 1\r\nx\r\nEND\r\n" % n) for n in (2, 1)]
-    decoded = decode([*asked, *answers], datagrams=True)  # type: ignore[list-item]
+    decoded = decode([*asked, *answers], datagrams=True)
     assert brief(decoded.rows, "statement", "status") == [("get k1", "VALUE"), ("get k2", "VALUE")]

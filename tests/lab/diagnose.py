@@ -1,0 +1,87 @@
+"""Every fault by itself, recorded under load and analyzed blind: at which rank does the report name it?"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.lab.demo import SETTLE_S, kubetape, record
+from tests.lab.faults import FAULTS, Answer, Fault
+from tests.lab.shop import Shop
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Result:
+    """faults: names, joined by `+` (none: a healthy shop); ranks: of each fault's right finding, None where none is.
+
+    loud: findings above notice, in order.
+    """
+
+    faults: str
+    ranks: list[int | None]
+    loud: list[Row]
+
+    @property
+    def is_right(self) -> bool:
+        """A fault alone is the first finding, of several each is in the first three, and a healthy shop has none."""
+        if not self.ranks:
+            return not self.loud
+        limit = 1 if len(self.ranks) == 1 else 3
+        return all(rank is not None and rank <= limit for rank in self.ranks)
+
+
+def singles() -> list[tuple[Fault, ...]]:
+    """Each fault by itself."""
+    return [(fault,) for fault in FAULTS.values()]
+
+
+def run(faults: Sequence[Fault], duration_s: float, rate: float, folder: Path) -> Result:
+    """Start a shop, switch the faults on, record, analyze; prints one line."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = "+".join(fault.name for fault in faults) or "healthy"
+    bundle = folder / f"{name}.ktape"
+    bundle.unlink(missing_ok=True)
+    with Shop(rate=rate) as shop:
+        answers = [fault.answer(shop) for fault in faults]
+        for fault in faults:
+            shop.apply(fault)
+        time.sleep(SETTLE_S)
+        record(shop, bundle, duration_s)
+    result = judge(name, answers, findings(bundle))
+    first = result.loud[0]["title"] if result.loud else "nothing"
+    print(f"{'right' if result.is_right else 'WRONG'}  {name:<24} {result.ranks}  {first[:110]}", flush=True)
+    return result
+
+
+def findings(bundle: Path) -> list[Row]:
+    rows: list[Row] = json.loads(
+        kubetape("sql", str(bundle), "SELECT * FROM finding ORDER BY rank", "--format", "json")
+    )
+    return rows
+
+
+def judge(name: str, answers: Sequence[Answer], found: Sequence[Row]) -> Result:
+    """Ranks among the findings above notice."""
+    loud = [f for f in found if f["severity"] in ("critical", "warning")]
+    ranks = [next((n for n, f in enumerate(loud, 1) if answer.is_given_by(f)), None) for answer in answers]
+    return Result(name, ranks, loud)
+
+
+def table(results: Sequence[Result]) -> str:
+    """Markdown: fault, right or wrong, rank of the right finding, first finding; and how many were right."""
+    lines = ["| fault | | rank | findings above notice | first finding |", "|---|---|---|---|---|"]
+    for result in results:
+        ranks = ", ".join("none" if rank is None else str(rank) for rank in result.ranks) or "-"
+        first = result.loud[0]["title"].replace("|", "\\|") if result.loud else "none"
+        verdict = "right" if result.is_right else "wrong"
+        lines.append(f"| {result.faults} | {verdict} | {ranks} | {len(result.loud)} | {first} |")
+    right = sum(result.is_right for result in results)
+    among = sum(all(rank is not None and rank <= 3 for rank in result.ranks) for result in results)
+    lines.append(f"\n{right} of {len(results)} right; every fault in the first three in {among} of {len(results)}.")
+    return "\n".join(lines) + "\n"
