@@ -6,10 +6,13 @@ A rule is two files in `rules/`: NAME.sql, a query whose rows are findings, and 
     -- First comment line: what the rule finds.
     -- Inputs: tables it reads.
     -- Kind: root, cause, consequence or notice.
+    -- Effect: failure or slowness. Optional; of a cause that its server may only pass on from those it calls.
+    -- Rollup: yes. Optional; several findings that share an end of their edges are one about that end.
 
 and its columns: severity, scope_kind, scope, title, summary, evidence (a query that shows the rows), confidence
 (0 to 1), impact_ns (time it cost, for ranking), first_ns, last_ns, entities (names it is about); of a root also
-explains: names of pods, workloads, edges ("a -> b"), statement digests or nodes whose troubles follow from it.
+explains: names of pods, workloads, edges ("a -> b"), statement digests or nodes whose troubles follow from it, and,
+where it may itself only follow from what a workload does, yields_to: that workload.
 
 One trouble shows in many rules, and the reader wants the smallest cause that explains it. So a cause whose scope a
 root explains becomes a notice that points to the root, and a consequence points to what explains the servers it
@@ -19,6 +22,7 @@ reaches: a replica is slow because it is throttled, and the gateway because of t
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import files
@@ -55,7 +59,8 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Rule:
-    """name; summary: its first line; inputs: tables read; kind: one of KINDS; query; page: Markdown."""
+    """name; summary: its first line; inputs: tables read; kind: one of KINDS; query; page: Markdown; effect, rollup: as
+    in the header."""
 
     name: str
     summary: str
@@ -63,6 +68,8 @@ class Rule:
     kind: str
     query: str
     page: str
+    effect: str = ""
+    rollup: bool = False
 
 
 def _load() -> dict[str, Rule]:
@@ -79,12 +86,14 @@ def _load() -> dict[str, Rule]:
 
 def parse_rule(name: str, text: str, page: str) -> Rule:
     """A rule from its two files. Raises ValueError where the header lacks a part."""
-    header = dict(re.findall(r"^-- (Inputs|Kind): (.*)$", text, re.M))
+    header = dict(re.findall(r"^-- (Inputs|Kind|Effect|Rollup): (.*)$", text, re.M))
     first = re.match(r"-- (.*)", text)
     if first is None or header.get("Kind") not in KINDS or "Inputs" not in header:
         raise ValueError(f"rule {name}: its header needs a first line, 'Inputs:' and 'Kind:'")
     inputs = tuple(word.strip() for word in header["Inputs"].split(","))
-    return Rule(name, first[1], inputs, header["Kind"], text, page)
+    return Rule(
+        name, first[1], inputs, header["Kind"], text, page, header.get("Effect", ""), header.get("Rollup") == "yes"
+    )
 
 
 RULES = _load()
@@ -104,11 +113,20 @@ def find(database: duckdb.DuckDBPyConnection, rules: Iterable[Rule], loss_ratio:
     """
     found: list[dict[str, Any]] = []
     for rule in rules:
-        for row in database.sql(_typed(rule.query)).to_arrow_table().to_pylist():
-            found.append({"rule": rule.name, "kind": rule.kind, **row})
+        try:
+            rows = database.sql(_typed(rule.query)).to_arrow_table().to_pylist()
+        except duckdb.Error as error:
+            raise KubetapeError(f"rule {rule.name}: {str(error).splitlines()[0]}") from error
+        mine = [{"rule": rule.name, "kind": rule.kind, "effect": rule.effect, **row} for row in rows]
+        found += _roll_up(mine) if rule.rollup else mine
     edges = database.execute("SELECT DISTINCT client, server FROM edge").fetchall()
+    callees: dict[str, set[str]] = {}
+    for client, server in edges:
+        callees.setdefault(client, set()).add(server)
+    _yield(found)
     _point_to_roots(found)
-    _point_to_causes(found, edges)
+    _pass_on(found, callees)
+    _point_to_causes(found, callees)
     found.sort(
         key=lambda f: (
             SEVERITIES.index(f["severity"]),
@@ -140,9 +158,79 @@ def _worst(findings: list[dict[str, Any]]) -> dict[str, Any]:
     return min(findings, key=lambda f: (SEVERITIES.index(f["severity"]), -(f["impact_ns"] or 0)))
 
 
+def _is_loud(finding: dict[str, Any]) -> bool:
+    return finding["severity"] in ("critical", "warning")
+
+
+def _place(finding: dict[str, Any]) -> str:
+    """The workload a finding is about; of an edge the one that is called."""
+    names: list[str] = finding["entities"]
+    return names[-1] if finding["scope_kind"] == "edge" else names[0]
+
+
+def _reached(names: Iterable[str], callees: dict[str, set[str]]) -> set[str]:
+    """Everything called from `names`, directly or not."""
+    reached: set[str] = set()
+    todo = list(names)
+    while todo:
+        for name in callees.get(todo.pop(), ()):
+            if name not in reached:
+                reached.add(name)
+                todo.append(name)
+    return reached
+
+
+def _roll_up(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Findings on edges that share an end are one about that end: a lossy node is not forty lossy links."""
+    rest = sorted(found, key=lambda f: (SEVERITIES.index(f["severity"]), -(f["impact_ns"] or 0)))
+    result: list[dict[str, Any]] = []
+    while rest:
+        counts = Counter(name for f in rest for name in set(f["entities"]))
+        shared, count = max(counts.items(), key=lambda item: (item[1], item[0]))
+        if count < 2:
+            return [*result, *rest]
+        group = [f for f in rest if shared in f["entities"]]
+        rest = [f for f in rest if shared not in f["entities"]]
+        first = dict(group[0])
+        first["title"] += f" (and {count - 1} more link{'s' if count > 2 else ''} of {shared})"
+        first["summary"] += "".join(f" {f['title']}." for f in group[1:6])
+        first["scope_kind"], first["scope"] = "workload", shared
+        first["entities"] = [shared, *dict.fromkeys(n for f in group for n in f["entities"] if n != shared)]
+        first["explains"] = [name for f in group for name in f.get("explains") or []]
+        first["impact_ns"] = sum(f["impact_ns"] or 0 for f in group)
+        times = [[f[key] for f in group if f[key] is not None] for key in ("first_ns", "last_ns")]
+        first["first_ns"], first["last_ns"] = min(times[0], default=None), max(times[1], default=None)
+        result.append(first)
+    return result
+
+
+def _yield(found: list[dict[str, Any]]) -> None:
+    """A root that only shows how hard a workload works follows from what is wrong with that workload's work."""
+    for finding in found:
+        names = set(finding.get("yields_to") or [])
+        mine = [f for f in found if f["kind"] == "cause" and _is_loud(f) and _place(f) in names]
+        if mine:
+            _follows(finding, _worst(mine))
+
+
+def _pass_on(found: list[dict[str, Any]], callees: dict[str, set[str]]) -> None:
+    """Who fails because those it calls fail is not the cause; the one farthest down the calls is."""
+    for finding in found:
+        if finding["kind"] != "cause" or finding["effect"] != "failure" or not _is_loud(finding):
+            continue
+        below = _reached([_place(finding)], callees) - {_place(finding)}
+        mine = [
+            f for f in found
+            if _is_loud(f) and (f["kind"] == "root" or f["effect"] == "failure") and _place(f) in below
+        ]  # fmt: skip
+        deepest = [f for f in mine if not any(_place(o) in _reached([_place(f)], callees) - {_place(f)} for o in mine)]
+        if deepest or mine:
+            _follows(finding, _worst(deepest or mine))
+
+
 def _point_to_roots(found: list[dict[str, Any]]) -> None:
     """A cause whose scope, or what it names in particular, is explained by a root is a notice that names the root."""
-    roots = [f for f in found if f["kind"] == "root" and f["severity"] in ("critical", "warning")]
+    roots = [f for f in found if f["kind"] == "root" and _is_loud(f)]
     for finding in found:
         if finding["kind"] == "cause":
             about = {finding["scope"], *finding["entities"][1 if finding["scope_kind"] == "pod" else 0 :]}
@@ -151,21 +239,12 @@ def _point_to_roots(found: list[dict[str, Any]]) -> None:
                 _follows(finding, _worst(mine))
 
 
-def _point_to_causes(found: list[dict[str, Any]], edges: list[tuple[str, str]]) -> None:
+def _point_to_causes(found: list[dict[str, Any]], callees: dict[str, set[str]]) -> None:
     """A consequence whose server reaches an entity with a cause is a notice that names that cause."""
-    causes = [f for f in found if f["kind"] in ("root", "cause") and f["severity"] in ("critical", "warning")]
-    callees: dict[str, set[str]] = {}
-    for client, server in edges:
-        callees.setdefault(client, set()).add(server)
+    causes = [f for f in found if f["kind"] in ("root", "cause") and _is_loud(f)]
     for finding in found:
-        if finding["kind"] != "consequence":
-            continue
-        reached, todo = set(finding["entities"]), list(finding["entities"])
-        while todo:
-            for name in callees.get(todo.pop(), ()):
-                if name not in reached:
-                    reached.add(name)
-                    todo.append(name)
-        mine = [c for c in causes if reached & {*c["entities"], *(c.get("explains") or [])}]
-        if mine:
-            _follows(finding, _worst(mine))
+        if finding["kind"] == "consequence":
+            reached = _reached(finding["entities"], callees) | set(finding["entities"])
+            mine = [c for c in causes if reached & {*c["entities"], *(c.get("explains") or [])}]
+            if mine:
+                _follows(finding, _worst(mine))

@@ -1,6 +1,7 @@
 -- Connections cannot be made.
 -- Inputs: connection_health, tcp_event
 -- Kind: cause
+-- Effect: failure
 WITH _try AS (
     SELECT h.client_name, h.server_name, e.detail, e.ts_ns, e.duration_ns
     FROM tcp_event AS e JOIN connection_health AS h USING (connection_id)

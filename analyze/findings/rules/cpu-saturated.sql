@@ -22,7 +22,7 @@ _used AS (
     FROM process_sample AS s GROUP BY s.node, s.pid
 ),
 _owner AS (
-    SELECT u.*, p.namespace || '/' || p.name AS pod
+    SELECT u.*, p.namespace || '/' || p.name AS pod, p.namespace || '/' || coalesce(p.owner_name, p.name) AS workload
     FROM _used AS u
     LEFT JOIN process AS q ON q.node = u.node AND q.pid = u.pid
     LEFT JOIN cgroup AS c ON c.node = u.node AND c.cgroup_id = q.cgroup_id
@@ -31,7 +31,8 @@ _owner AS (
 ),
 _top AS (
     -- Processes of one name and pod together: a hog often comes in many.
-    SELECT node, command, pod, sum(cpu_ns) AS cpu_ns, count(*) AS processes FROM _owner GROUP BY node, command, pod
+    SELECT node, command, pod, any_value(workload) AS workload, sum(cpu_ns) AS cpu_ns, count(*) AS processes
+    FROM _owner GROUP BY node, command, pod
     QUALIFY row_number() OVER (PARTITION BY node ORDER BY sum(cpu_ns) DESC) = 1
 ),
 _served AS (
@@ -48,7 +49,9 @@ SELECT
         || CASE WHEN n.steal >= 0.05 THEN ' The hypervisor took ' || round(100 * n.steal) || ' % away.' ELSE '' END AS summary,
     'select * from process_sample order by cpu_ns desc' AS evidence, 0.85 AS confidence,
     (s.total_ns * n.full_share)::BIGINT AS impact_ns, n.first_ns, n.last_ns,
-    list_append(s.names, n.node) AS entities, list_concat(s.names, s.pods) AS explains
+    list_append(s.names, n.node) AS entities, list_concat(s.names, s.pods) AS explains,
+    -- A server that works hard because of what it is asked: then that is the cause.
+    list_filter([t.workload], lambda x: x IS NOT NULL) AS yields_to
 FROM _node AS n
 JOIN manifest_node AS m USING (node)
 JOIN _wait AS w USING (node)

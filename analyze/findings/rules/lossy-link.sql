@@ -1,6 +1,7 @@
 -- Packets between two workloads are lost: their data is sent again far more often than a healthy network needs.
 -- Inputs: connection_health, connection_identity, edge
--- Kind: cause
+-- Kind: root
+-- Rollup: yes
 WITH _end AS (
     -- The far end's pod is named where the loss keeps to one of several.
     SELECT h.client_name, h.server_name,
@@ -45,7 +46,8 @@ SELECT
         || e.client_name || ''' and server_name = ''' || e.server_name || '''' AS evidence,
     least(0.99, 0.6 + e.resent / 100.0) AS confidence,
     coalesce(w.network_total_ns, w.total_ns, 0)::BIGINT AS impact_ns,
-    e.first_ns, e.last_ns, [e.client_name, e.server_name] AS entities
+    e.first_ns, e.last_ns, [e.client_name, e.server_name] AS entities,
+    [e.client_name || ' -> ' || e.server_name] AS explains
 FROM _edge AS e
 LEFT JOIN _spread AS s USING (client_name, server_name)
 LEFT JOIN _wait AS w ON w.client = e.client_name AND w.server = e.server_name

@@ -1,6 +1,7 @@
 -- A server answers with errors of its own.
 -- Inputs: logical_request
 -- Kind: cause
+-- Effect: failure
 WITH _server AS (
     SELECT server_name, protocol, count(*) AS requests,
         count(*) FILTER (is_error AND error_kind IS DISTINCT FROM 'client') AS errors,

@@ -1,6 +1,7 @@
 -- Calls between two workloads spend their time on the way, without losing packets: distance or a full link.
 -- Inputs: edge, connection_health, connection, tcp_sample
 -- Kind: root
+-- Rollup: yes
 WITH _tcp AS (
     SELECT h.client_name, h.server_name, quantile_disc(s.srtt_ns, 0.5) AS rtt_p50_ns, quantile_disc(s.srtt_ns, 0.95) AS rtt_p95_ns,
         min(s.min_rtt_ns) AS rtt_min_ns, quantile_disc(s.send_queue_bytes, 0.95) AS queue_bytes, max(s.delivery_rate_bps) AS rate_bps
@@ -16,9 +17,9 @@ SELECT
     CASE WHEN e.network_p50_ns >= e.server_p50_ns THEN 'critical' ELSE 'warning' END AS severity,
     'edge' AS scope_kind, e.client || ' -> ' || e.server AS scope,
     'Network between ' || e.client || ' and ' || e.server || ' is slow: '
-        || CASE WHEN t.rtt_p95_ns >= 5 * t.rtt_min_ns AND t.rtt_min_ns < 5000000
-            THEN 'packets queue, round-trip time ' || as_ms(t.rtt_min_ns) || ' at best, p95 ' || as_ms(t.rtt_p95_ns)
-                || ' (too little bandwidth)'
+        -- What was sent and not acknowledged: more than a few segments wait for room, not for distance.
+        || CASE WHEN t.queue_bytes >= 8192
+            THEN 'packets queue (too little bandwidth), round-trip time p95 ' || as_ms(t.rtt_p95_ns)
             ELSE 'round-trip time p50 ' || as_ms(t.rtt_p50_ns) END AS title,
     'Of ' || as_ms(e.p50_ns) || ' that a call takes (p50) the network takes ' || as_ms(e.network_p50_ns)
         || ' and the server ' || as_ms(e.server_p50_ns) || '; ' || round(100 * coalesce(l.resent, 0), 2)

@@ -43,6 +43,7 @@ TOP_UNINDEXED_SQL = (
     "WHERE p.category_id = %s GROUP BY p.id, p.name ORDER BY stars DESC, p.id LIMIT 10"
 )
 ONE_SQL = "SELECT name FROM product WHERE id = %s"
+COUNT_SQL = "SELECT COUNT(*) FROM stock WHERE quantity > 50"
 SOLD_SQL = "UPDATE stock SET quantity = quantity + 1 WHERE product_id = 1 AND warehouse = 1"
 REVIEW_SQL = "INSERT INTO review (product_code, stars, body) SELECT code, %s, %s FROM product WHERE id = %s"
 
@@ -152,8 +153,9 @@ class Service:
         with self.mysql.connection() as connection, connection.cursor() as cursor:
             connection.begin()
             cursor.execute(SOLD_SQL)
-            if busy_ms:
-                cursor.execute("SELECT SLEEP(%s)", (busy_ms / 1000,))
+            busy_until = time.monotonic() + busy_ms / 1000
+            while time.monotonic() < busy_until:
+                cursor.execute(COUNT_SQL)
             time.sleep(idle_ms / 1000)
             connection.commit()
 

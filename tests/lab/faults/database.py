@@ -31,7 +31,8 @@ def _asked(**values: object) -> tuple[Callable[[Shop], None], Callable[[Shop], N
 
 def _fill_redis(shop: Shop) -> None:
     pod = shop.one("redis")
-    pod.run("redis-cli", "-h", pod.ip, "debug", "populate", str(KEYS), "session", "8")
+    fill = f"for i = 1, {KEYS} do redis.call('set', 'session:' .. i, 'x') end"
+    pod.run("redis-cli", "-h", pod.ip, "eval", fill, "0")
     _asked(redis_keys=True)[0](shop)
 
 
@@ -56,7 +57,7 @@ FAULTS = (
     ),
     Fault(
         "lock-contention",
-        f"reviews update one row and keep the database busy for {HOLD_MS} ms before they commit",
+        f"reviews update one row and run other statements for {HOLD_MS} ms before they commit",
         *_asked(lock_ms=HOLD_MS),
         lambda _shop: Answer(("lock-contention",), ("shop/mysql", "update stock")),
     ),
