@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from kubetape.analyze.durations import AS_MS_MACRO
-from kubetape.analyze.findings import RULES, find
+from kubetape.analyze.findings import RULES, Rule, find
 from kubetape.analyze.tables import DERIVED_TABLES, DerivedTable, parameters
 from kubetape.bundle import TABLES
 from kubetape.bundle.reader import Bundle
@@ -32,7 +32,13 @@ class Analysis:
     Not safe for use from several threads.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        rules: dict[str, Rule] | None = None,
+        thresholds: dict[str, float] | None = None,
+    ) -> None:
+        """rules: further ones, or other ones of the same name. thresholds: in place of those of tables.parameters."""
         self.bundle = Bundle(path)
         self.database = duckdb.connect(":memory:")
         # Times in results are UTC on every machine, and the bundle is the only input: no files, no extensions.
@@ -41,7 +47,8 @@ class Analysis:
         self._made: set[str] = set()
         self._making: list[str] = []
         self._registered: list[Any] = []  # DuckDB reads registered Arrow tables in place; keep them alive
-        for name, value in parameters().items():
+        self.rules = RULES | (rules or {})
+        for name, value in (parameters() | (thresholds or {})).items():
             self.database.execute(f"SET VARIABLE {name} = {value!r}")
         self.database.execute(AS_MS_MACRO)
         self.register("manifest_node", self._manifest_nodes())
@@ -104,10 +111,10 @@ class Analysis:
         self.register("_coverage", decoded.coverage)
 
     def _find(self) -> None:
-        for name in ("edge", "coverage", *(name for rule in RULES.values() for name in rule.inputs)):
+        for name in ("connection_health", "coverage", *(name for rule in self.rules.values() for name in rule.inputs)):
             self.need(name)
         lost, total = self.database.execute("SELECT sum(lost_bytes), sum(total_bytes) FROM coverage").fetchall()[0]
-        self.register("finding", find(self.database, RULES.values(), (lost or 0) / (total or 1)))
+        self.register("finding", find(self.database, self.rules.values(), (lost or 0) / (total or 1)))
 
     def _to_realtime(self, request: Any) -> Any:
         """The time columns of `request` from each node's monotonic clock to nanoseconds since 1970."""

@@ -14,8 +14,11 @@ A query may use DuckDB variables for thresholds: `getvariable('slow_call_ms')`, 
 from __future__ import annotations
 
 import re
+import tomllib
 from dataclasses import dataclass
 from importlib.resources import files
+
+from kubetape.errors import KubetapeError
 
 _COLUMN = re.compile(r"--   (\w+) ([A-Z0-9\[\]]+): (.*)")
 
@@ -88,6 +91,25 @@ def parameters() -> dict[str, float]:
         "error_ratio": 0.01,
         "idle_transaction_ms": 100.0,
         "n_plus_one_calls": 8.0,
+        "nxdomain_rps": 20.0,
         "slow_network_ms": 5.0,
         "surge_rps": 100.0,
     }
+
+
+def read_parameters(path: str) -> dict[str, float]:
+    """Thresholds from a TOML file of `name = number`. Raises KubetapeError, one line."""
+    try:
+        with open(path, "rb") as file:
+            given = tomllib.load(file)
+    except OSError as error:
+        raise KubetapeError(f"cannot read {path}: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise KubetapeError(f"{path} is no TOML of `name = number`: {error}") from error
+    known = parameters()
+    for name, value in given.items():
+        if name not in known:
+            raise KubetapeError(f"{path}: no threshold is called {name!r}; there are: {', '.join(known)}")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise KubetapeError(f"{path}: {name} has to be a number")
+    return {name: float(value) for name, value in given.items()}

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kubetape.analyze.analysis import Analysis
-from kubetape.analyze.findings import RULES
 from kubetape.reports.sql_text import pretty
 
 TOP_ROWS = 25  # of each table; the whole is in the results beside the report
@@ -61,7 +60,7 @@ def collect(analysis: Analysis) -> ReportData:
     started = rows("SELECT strftime(make_timestamp_ns(min(start_ns)), '%Y-%m-%d %H:%M:%S UTC') AS t FROM manifest_node")
     findings = rows("SELECT * FROM finding ORDER BY rank")
     for finding in findings:
-        finding["about"] = RULES[finding["rule"]].page if finding["rule"] in RULES else ""
+        finding["about"] = analysis.rules[finding["rule"]].page
         # A consequence stands below its cause, so that the first screen holds the causes.
         finding["consequences"] = [f for f in findings if f["caused_by"] == finding["title"]]
     statements = _with_pretty(rows(f"SELECT * FROM sql_digest ORDER BY total_ns DESC LIMIT {TOP_ROWS}"))

@@ -26,6 +26,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -72,16 +74,26 @@ class Rule:
     rollup: bool = False
 
 
-def _load() -> dict[str, Rule]:
-    folder = files("kubetape.analyze").joinpath("findings").joinpath("rules")
+def read_rules(folder: Traversable) -> dict[str, Rule]:
+    """Every rule of a folder by name. Raises ValueError for an incomplete header, OSError for a missing page."""
     rules = {}
     for entry in sorted(folder.iterdir(), key=lambda e: e.name):
-        if not entry.name.endswith(".sql"):
-            continue
-        name, text = entry.name[:-4], entry.read_text("utf8")
-        page = folder.joinpath(f"{name}.md").read_text("utf8")
-        rules[name] = parse_rule(name, text, page)
+        if entry.name.endswith(".sql"):
+            name = entry.name[:-4]
+            page = folder.joinpath(f"{name}.md").read_text("utf8")
+            rules[name] = parse_rule(name, entry.read_text("utf8"), page)
     return rules
+
+
+def user_rules(folder: str) -> dict[str, Rule]:
+    """Rules that a user keeps in a folder of their own, beside ours or in place of those of the same name.
+
+    Raises KubetapeError, one line.
+    """
+    try:
+        return read_rules(Path(folder))
+    except (OSError, ValueError) as error:
+        raise KubetapeError(f"rules of {folder}: {error}") from error
 
 
 def parse_rule(name: str, text: str, page: str) -> Rule:
@@ -96,7 +108,7 @@ def parse_rule(name: str, text: str, page: str) -> Rule:
     )
 
 
-RULES = _load()
+RULES = read_rules(files("kubetape.analyze").joinpath("findings").joinpath("rules"))
 
 
 def explain(name: str) -> str:
@@ -119,7 +131,8 @@ def find(database: duckdb.DuckDBPyConnection, rules: Iterable[Rule], loss_ratio:
             raise KubetapeError(f"rule {rule.name}: {str(error).splitlines()[0]}") from error
         mine = [{"rule": rule.name, "kind": rule.kind, "effect": rule.effect, **row} for row in rows]
         found += _roll_up(mine) if rule.rollup else mine
-    edges = database.execute("SELECT DISTINCT client, server FROM edge").fetchall()
+    # Connections, not calls: who cannot be reached gets no request.
+    edges = database.execute("SELECT DISTINCT client_name, server_name FROM connection_health").fetchall()
     callees: dict[str, set[str]] = {}
     for client, server in edges:
         callees.setdefault(client, set()).add(server)

@@ -22,7 +22,9 @@
 --   first_ns BIGINT: first event, node's monotonic clock, ns. NULL when nothing happened.
 --   last_ns BIGINT: last event, ns. NULL when nothing happened.
 WITH _event AS (
-    SELECT connection_id, count(*) FILTER (kind = 'retransmit') AS retransmit_count,
+    -- Of SYNs sent again the connect's result tells.
+    SELECT connection_id, count(*) FILTER (kind = 'retransmit' AND coalesce(detail, '') NOT IN ('syn', 'synack'))
+            AS retransmit_count,
         count(*) FILTER (kind = 'drop') AS drop_count,
         count(*) FILTER (kind IN ('reset_sent', 'reset_received')) AS reset_count,
         count(*) FILTER (kind = 'connect') AS connect_count,

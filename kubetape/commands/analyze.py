@@ -10,15 +10,23 @@ import click
 @click.command("analyze", help="Rebuild what happened; write report.html, PNGs and results as Parquet and JSON.")
 @click.argument("bundle", type=click.Path())
 @click.option("-o", "--output", type=click.Path(), required=True, help="Folder to write into.")
-def command(bundle: str, output: str) -> int:
+@click.option("--rules", type=click.Path(), help="Folder of rules of your own (NAME.sql, NAME.md).")
+@click.option(
+    "--thresholds", type=click.Path(), help="TOML file of `name = number`; names: kubetape explain --thresholds."
+)
+def command(bundle: str, output: str, rules: str | None, thresholds: str | None) -> int:
     from kubetape.analyze.analysis import Analysis
+    from kubetape.analyze.findings import user_rules
+    from kubetape.analyze.tables import read_parameters
     from kubetape.errors import KubetapeError
     from kubetape.reports.charts import write_charts
     from kubetape.reports.data import collect
     from kubetape.reports.html import render
     from kubetape.reports.results import write_results
 
-    analysis = Analysis(bundle)
+    analysis = Analysis(
+        bundle, user_rules(rules) if rules else None, read_parameters(thresholds) if thresholds else None
+    )
     try:
         os.makedirs(output, exist_ok=True)
         write_results(analysis, os.path.join(output, "results"))

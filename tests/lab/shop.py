@@ -35,6 +35,8 @@ from tests.lab.pods import Pod
 APPS = Path(__file__).resolve().parent / "apps"
 FOLDER_PREFIX = "kt-lab-"
 NAMESPACE = "shop"
+# A name outside of the cluster, with an address kept for documentation (RFC 5737).
+OUTSIDE = ("198.51.100.7", "api.partner.example")
 REPLICAS = 3
 FIRST_POD = 9  # the addresses before it are the node's
 READY_TIMEOUT_S = 20.0
@@ -244,6 +246,7 @@ class Shop:
     def _dns_command(self, pod: Pod) -> Sequence[str]:
         hosts = self.folder / "hosts"
         names = [(p.ip, f"{p.app}.{p.namespace}.svc.cluster.local") for p in self.pods.values() if p.port]
+        names.append(OUTSIDE)
         hosts.write_text("".join(f"{ip} {name}\n" for ip, name in names))
         return ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts",
                 f"--addn-hosts={hosts}", "--local=/cluster.local/", "--local-ttl=5", f"--listen-address={pod.ip}",

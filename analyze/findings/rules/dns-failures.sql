@@ -1,6 +1,7 @@
 -- Name look-ups fail, stay unanswered or are slow.
--- Inputs: dns_summary, logical_request
--- Kind: cause
+-- Inputs: dns_summary, logical_request, manifest_node
+-- Kind: root
+-- Rollup: yes
 WITH _client AS (
     SELECT client_name, server_name, count(*) AS queries,
         count(*) FILTER (outcome = 'no_response') AS unanswered,
@@ -12,7 +13,10 @@ WITH _client AS (
 )
 SELECT
     CASE WHEN (unanswered + failed + slow) / queries >= 0.2 THEN 'critical'
-        WHEN (unanswered + failed + slow) / queries >= 0.02 THEN 'warning' ELSE 'notice' END AS severity,
+        WHEN (unanswered + failed + slow) / queries >= 0.02 THEN 'warning' 
+        -- A search path costs little until every request walks it.
+        WHEN nxdomain / (SELECT max(duration_ns) / 1e9 FROM manifest_node) >= getvariable('nxdomain_rps') THEN 'warning'
+        ELSE 'notice' END AS severity,
     'edge' AS scope_kind, client_name || ' -> ' || server_name AS scope,
     CASE WHEN unanswered + failed + slow >= 0.02 * queries
         THEN 'DNS for ' || client_name || ' is ' || CASE WHEN unanswered + failed >= slow THEN 'failing' ELSE 'slow' END || ': '
@@ -22,6 +26,6 @@ SELECT
     'Asked of ' || server_name || ', p95 ' || coalesce(as_ms(p95_ns), 'unknown') || ', ' || nxdomain
         || ' NXDOMAIN (search path), most often ' || coalesce(name, '?') || '.' AS summary,
     'select * from dns_summary where client = ''' || client_name || '''' AS evidence,
-    0.85 AS confidence, impact_ns, first_ns, last_ns, [client_name, server_name] AS entities
+    0.85 AS confidence, impact_ns, first_ns, last_ns, [client_name, server_name] AS entities, []::VARCHAR[] AS explains
 FROM _client
 WHERE queries >= 5 AND (unanswered + failed + slow >= greatest(3, 0.02 * queries) OR nxdomain >= greatest(10, 0.5 * queries))

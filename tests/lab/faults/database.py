@@ -15,7 +15,7 @@ HOLD_MS = 150
 KEYS = 300_000
 
 
-def _asked(**values: object) -> tuple[Callable[[Shop], None], Callable[[Shop], None]]:
+def asked(**values: object) -> tuple[Callable[[Shop], None], Callable[[Shop], None]]:
     """Switch values of every product pod's control on and off."""
 
     def on(shop: Shop) -> None:
@@ -33,11 +33,11 @@ def _fill_redis(shop: Shop) -> None:
     pod = shop.one("redis")
     fill = f"for i = 1, {KEYS} do redis.call('set', 'session:' .. i, 'x') end"
     pod.run("redis-cli", "-h", pod.ip, "eval", fill, "0")
-    _asked(redis_keys=True)[0](shop)
+    asked(redis_keys=True)[0](shop)
 
 
 def _empty_redis(shop: Shop) -> None:
-    _asked(redis_keys=True)[1](shop)
+    asked(redis_keys=True)[1](shop)
     pod = shop.one("redis")
     pod.run("redis-cli", "-h", pod.ip, "flushall")
 
@@ -46,25 +46,25 @@ FAULTS = (
     Fault(
         "slow-sql",
         "product asks the database for a join of three tables without an index",
-        *_asked(slow_sql=True),
+        *asked(slow_sql=True),
         lambda _shop: Answer(("slow-sql-statement",), ("join review", "shop/mysql", "shop/product")),
     ),
     Fault(
         "n-plus-one",
         "product asks the database for each product of a list by itself",
-        *_asked(n_plus_one=True),
+        *asked(n_plus_one=True),
         lambda _shop: Answer(("n-plus-one",), ("shop/product", "shop/mysql")),
     ),
     Fault(
         "lock-contention",
         f"reviews update one row and run other statements for {HOLD_MS} ms before they commit",
-        *_asked(lock_ms=HOLD_MS),
+        *asked(lock_ms=HOLD_MS),
         lambda _shop: Answer(("lock-contention",), ("shop/mysql", "update stock")),
     ),
     Fault(
         "idle-in-transaction",
         f"reviews update one row and do something else for {HOLD_MS} ms before they commit",
-        *_asked(idle_ms=HOLD_MS),
+        *asked(idle_ms=HOLD_MS),
         lambda _shop: Answer(("idle-in-transaction",), ("shop/mysql", "shop/product")),
     ),
     Fault(

@@ -9,7 +9,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from tests.lab.faults.database import _asked
+from tests.lab.faults.database import asked
 from tests.lab.faults.fault import Answer, Fault
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ FAULTS = (
     Fault(
         "dns-search",
         "product looks up an outside name for each request: the search path makes four questions of it",
-        *_asked(lookup="api.partner.example"),
+        *asked(lookup="api.partner.example"),
         lambda _shop: Answer(("dns-failures",), ("shop/product", "do not exist")),
     ),
     Fault(

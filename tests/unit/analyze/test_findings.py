@@ -5,7 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from kubetape.analyze.analysis import Analysis
+from kubetape.analyze.findings import RULES, user_rules
+from kubetape.analyze.tables import read_parameters
+from kubetape.errors import KubetapeError
 from tests.shop import MS, NODE, BundleMaker, Pod, http
 
 
@@ -95,3 +100,70 @@ def test_a_consequence_points_at_its_cause(tmp_path: Path) -> None:
     found = findings(maker, tmp_path)
     assert [(f["rule"], f["severity"]) for f in found] == [("slow-replica", "critical"), ("slow-calls", "notice")]
     assert found[1]["caused_by"] == found[0]["title"]
+
+
+def test_who_fails_because_of_those_it_calls_points_at_them(tmp_path: Path) -> None:
+    maker = BundleMaker(
+        pods=[
+            Pod("load-1", "load", "10.0.0.9"),
+            Pod("gateway-1", "gateway", "10.0.0.1"),
+            Pod("product-1", "product", "10.0.1.1"),
+        ]
+    )
+    front = [maker.connect(("10.0.0.9", 41000), ("10.0.0.1", 80), side) for side in ("client", "server")]
+    back = [maker.connect(("10.0.0.1", 42000), ("10.0.1.1", 8080), side) for side in ("client", "server")]
+    for turn in range(40):
+        status = 500 if turn % 2 else 200
+        maker.ask(front, 10 + turn * 200, 20, *http("/", status=status))
+        maker.ask(back, 15 + turn * 200, 5, *http("/", status=status))
+    found = findings(maker, tmp_path)
+    assert [(f["rule"], f["scope"], f["severity"]) for f in found] == [
+        ("server-errors", "shop/product", "critical"),
+        ("server-errors", "shop/gateway", "notice"),
+    ]
+    assert found[1]["caused_by"] == found[0]["title"]
+
+
+def test_lossy_links_of_one_workload_are_one_finding(tmp_path: Path) -> None:
+    maker = BundleMaker(pods=[Pod("gateway-1", "gateway", "10.0.0.1")])
+    for n in range(3):
+        maker.pods.append(Pod(f"backend{n}-1", f"backend{n}", f"10.0.1.{n}"))
+        ends = [maker.connect(("10.0.0.1", 43000 + n), (f"10.0.1.{n}", 80), side) for side in ("client", "server")]
+        for turn in range(40):
+            maker.ask(ends, 10 + turn * 200 + n, 5, *http("/"))
+        for turn in range(20):
+            event = {"node": NODE, "ts_ns": turn * 100 * MS, "connection_id": ends[0], "kind": "retransmit"}
+            maker.tcp_events.append(event | {"detail": "timeout"})
+    (found,) = findings(maker, tmp_path)
+    assert (found["rule"], found["scope_kind"], found["scope"]) == ("lossy-link", "workload", "shop/gateway")
+    assert "2 more links of shop/gateway" in found["title"]
+
+
+def test_rules_and_thresholds_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules/any-call.sql").write_text(
+        "-- Anything was called.\n-- Inputs: edge\n-- Kind: cause\n"
+        "SELECT 'warning' AS severity, 'edge' AS scope_kind, server AS scope, 'calls to ' || server AS title, "
+        "'' AS summary, '' AS evidence, 1 AS confidence, 0 AS impact_ns, NULL AS first_ns, NULL AS last_ns, "
+        "[server] AS entities FROM edge\n"
+    )
+    (tmp_path / "rules/any-call.md").write_text("# any-call\n")
+    (tmp_path / "t.toml").write_text("slow_replica_ms = 500\n")
+    maker, _ = shop({"product-a": 5, "product-b": 90, "product-c": 5})
+    bundle = maker.write(tmp_path / "x.ktape")
+    analysis = Analysis(bundle, user_rules(str(tmp_path / "rules")), read_parameters(str(tmp_path / "t.toml")))
+    rules = analysis.query("SELECT rule FROM finding").column("rule").to_pylist()
+    assert rules == ["any-call"]
+
+
+@pytest.mark.parametrize("text", ["slow_replica_ms = 'x'", "no_such_thing = 1", "= ="])
+def test_thresholds_that_are_none(text: str, tmp_path: Path) -> None:
+    (tmp_path / "t.toml").write_text(text)
+    with pytest.raises(KubetapeError, match=r"t\.toml"):
+        read_parameters(str(tmp_path / "t.toml"))
+
+
+def test_every_rule_has_a_page_with_its_four_parts() -> None:
+    for rule in RULES.values():
+        for part in ("What it shows.", "Why it matters.", "Known problems.", "Confirm by hand."):
+            assert f"**{part}**" in rule.page, (rule.name, part)
