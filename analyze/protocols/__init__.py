@@ -29,6 +29,7 @@ FOLDERS: tuple[str, ...] = (
     "redis",
     "rocketmq",
     "sip",
+    "tds",
     "thrift",
     "tls",
     "tns",

@@ -3,7 +3,8 @@
 -- Kind: root
 WITH _step AS (
     SELECT node, cpu, ts_ns,
-        idle_ns + iowait_ns - lag(idle_ns + iowait_ns) OVER w AS idle_ns, ts_ns - lag(ts_ns) OVER w AS time_ns,
+        -- Work of low priority gives way: it counts as idle.
+        idle_ns + iowait_ns + nice_ns - lag(idle_ns + iowait_ns + nice_ns) OVER w AS idle_ns, ts_ns - lag(ts_ns) OVER w AS time_ns,
         steal_ns - lag(steal_ns) OVER w AS steal_ns
     FROM cpu_sample WINDOW w AS (PARTITION BY node, cpu ORDER BY ts_ns)
 ),

@@ -3,7 +3,7 @@
     python product.py --port 8080 --control FILE
 
 FILE is JSON and may change while the service runs: {"slow_sql": true, "extra_ms": 80}. What can be asked for:
-slow_sql, n_plus_one, lock_ms, idle_ms (transactions), redis_keys, extra_ms, fail_ratio, lookup (a name),
+slow_sql, n_plus_one, lock_steps, idle_ms (transactions), redis_keys, extra_ms, fail_ratio, lookup (a name),
 answer_bytes (added to each answer), leak_bytes (kept by each request).
 """
 
@@ -43,7 +43,8 @@ TOP_UNINDEXED_SQL = (
     "WHERE p.category_id = %s GROUP BY p.id, p.name ORDER BY stars DESC, p.id LIMIT 10"
 )
 ONE_SQL = "SELECT name FROM product WHERE id = %s"
-COUNT_SQL = "SELECT COUNT(*) FROM stock WHERE quantity > 50"
+# Takes some 20 ms: thousands of rows.
+RESTOCK_SQL = "UPDATE stock SET quantity = quantity + 1 WHERE warehouse = 2"
 SOLD_SQL = "UPDATE stock SET quantity = quantity + 1 WHERE product_id = 1 AND warehouse = 1"
 REVIEW_SQL = "INSERT INTO review (product_code, stars, body) SELECT code, %s, %s FROM product WHERE id = %s"
 
@@ -142,20 +143,19 @@ class Service:
         return 200, self.query(statement, category)
 
     def review(self, number: int, body: dict[str, Any]) -> tuple[int, Any]:
-        lock_ms, idle_ms = self.control.get("lock_ms", 0), self.control.get("idle_ms", 0)
-        if lock_ms or idle_ms:
-            self._sell(lock_ms, idle_ms)
+        lock_steps, idle_ms = self.control.get("lock_steps", 0), self.control.get("idle_ms", 0)
+        if lock_steps or idle_ms:
+            self._sell(lock_steps, idle_ms)
         self.query(REVIEW_SQL, int(body["stars"]), str(body["text"]), number)
         return 201, {"product": number}
 
-    def _sell(self, busy_ms: float, idle_ms: float) -> None:
+    def _sell(self, steps: int, idle_ms: float) -> None:
         """One transaction that all of its kind have to pass one after another."""
         with self.mysql.connection() as connection, connection.cursor() as cursor:
             connection.begin()
             cursor.execute(SOLD_SQL)
-            busy_until = time.monotonic() + busy_ms / 1000
-            while time.monotonic() < busy_until:
-                cursor.execute(COUNT_SQL)
+            for _ in range(steps):
+                cursor.execute(RESTOCK_SQL)
             time.sleep(idle_ms / 1000)
             connection.commit()
 

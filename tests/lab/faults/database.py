@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from tests.lab.shop import Shop
 
 HOLD_MS = 150
+LOCK_STEPS = 6
 KEYS = 300_000
 
 
@@ -57,8 +58,8 @@ FAULTS = (
     ),
     Fault(
         "lock-contention",
-        f"reviews update one row and run other statements for {HOLD_MS} ms before they commit",
-        *asked(lock_ms=HOLD_MS),
+        f"reviews update one row and run {LOCK_STEPS} statements on many rows before they commit",
+        *asked(lock_steps=LOCK_STEPS),
         lambda _shop: Answer(("lock-contention",), ("shop/mysql", "update stock")),
     ),
     Fault(
