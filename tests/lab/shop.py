@@ -250,7 +250,8 @@ class Shop:
         hosts.write_text("".join(f"{ip} {name}\n" for ip, name in names))
         return ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts",
                 f"--addn-hosts={hosts}", "--local=/cluster.local/example/", "--local-ttl=5",
-                f"--listen-address={pod.ip}", "--bind-interfaces", "--user=root", "--pid-file=", "--cache-size=0"]  # fmt: skip
+                f"--listen-address={pod.ip}", "--bind-interfaces", "--user=root", "--pid-file=",
+                "--cache-size=0"]  # fmt: skip
 
     def _wait_for_answer(self) -> None:
         url = f"http://{self.one('gateway').ip}/products/1"
