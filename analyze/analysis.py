@@ -12,7 +12,6 @@ import re
 from typing import Any
 
 import duckdb
-import numpy as np
 import pyarrow as pa
 
 from kubetape.analyze.durations import AS_MS_MACRO
@@ -20,6 +19,7 @@ from kubetape.analyze.findings import RULES, Rule, find
 from kubetape.analyze.tables import DERIVED_TABLES, DerivedTable, parameters
 from kubetape.bundle import TABLES
 from kubetape.bundle.reader import Bundle
+from kubetape.bundle.realtime import realtime
 from kubetape.errors import QueryError
 
 _WORD = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
@@ -134,16 +134,7 @@ class Analysis:
     def realtime(self, node: str, monotonic_ns: Any) -> Any:
         """int64 array of CLOCK_MONOTONIC of `node` as nanoseconds since 1970, between the manifest's clock anchors."""
         anchors = next((n.clock for n in self.bundle.manifest.nodes if n.name == node), [])
-        monotonic_ns = np.asarray(monotonic_ns, np.int64)
-        if not anchors:
-            return monotonic_ns
-        at = np.array([a.monotonic_ns for a in anchors], np.int64)
-        offset = np.array([a.realtime_ns - a.monotonic_ns for a in anchors], np.int64)
-        # Offsets, not times, are interpolated: float64 holds their differences exactly enough.
-        shift = np.interp(
-            monotonic_ns.astype(np.float64), at.astype(np.float64), (offset - offset[0]).astype(np.float64)
-        )
-        return monotonic_ns + offset[0] + np.round(shift).astype(np.int64)
+        return realtime(anchors, monotonic_ns)
 
     def _manifest_nodes(self) -> Any:
         rows = []

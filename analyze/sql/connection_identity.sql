@@ -97,7 +97,7 @@ _mirror AS (
     JOIN connection AS m
         ON m.transport = c.transport AND m.local_ip = c.remote_ip AND m.local_port = c.remote_port
         AND m.remote_ip = c.local_ip AND m.remote_port = c.local_port AND m.connection_id <> c.connection_id
-        AND (c.netns_id = m.netns_id OR NOT (c.local_ip LIKE '127.%' OR c.local_ip = '::1'))
+        AND ((c.node = m.node AND c.netns_id = m.netns_id) OR NOT (c.local_ip LIKE '127.%' OR c.local_ip = '::1'))
     QUALIFY row_number() OVER (
         PARTITION BY c.connection_id ORDER BY abs(coalesce(c.start_ns, 0) - coalesce(m.start_ns, 0)), m.connection_id) = 1
 )
