@@ -11,6 +11,7 @@ from kubetape.analyze.protocols.contract import Protocol
 FOLDERS: tuple[str, ...] = (
     "amqp",
     "cassandra",
+    "clickhouse",
     "dns",
     "dubbo",
     "fastcgi",
