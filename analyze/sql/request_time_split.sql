@@ -1,0 +1,45 @@
+-- One row: where the time of one request went, as far as it was seen. The parts add up to total_ns.
+-- Inputs: logical_request, call, child_call, request
+-- Columns:
+--   request_id BIGINT: the request (logical_request.request_id).
+--   server VARCHAR: who served it.
+--   total_ns BIGINT: latency as the caller saw it, else as the server did, ns.
+--   network_ns BIGINT: outside of the server: the way, and both kernels' queues, ns. NULL where one side only was seen.
+--   server_ns BIGINT: in the server, ns. NULL where it was not seen from there.
+--   downstream_ns BIGINT: in which the serving thread waited for calls to others, ns. NULL where the server was not seen.
+--   downstream_network_ns BIGINT: of downstream_ns what was spent on the way, ns. NULL where not known.
+--   downstream_call_count BIGINT: those calls. NULL where the server was not seen.
+--   slowest_callee VARCHAR: who took the most of downstream_ns. NULL without calls.
+--   own_ns BIGINT: of server_ns what is left: computing, waiting for a CPU, for locks, for disks, ns. NULL where not known.
+WITH _interval AS (
+    -- Calls of one thread follow each other; those of another thread on behalf of the request are not seen.
+    SELECT c.parent_request_id, c.callee, c.latency_ns, k.network_ns,
+        c.start_ns, c.start_ns + c.latency_ns AS end_ns,
+        max(c.start_ns + c.latency_ns) OVER (PARTITION BY c.parent_request_id ORDER BY c.start_ns
+            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before_ns
+    FROM child_call AS c
+    LEFT JOIN call AS k ON k.client_request_id = c.request_id
+    WHERE c.latency_ns IS NOT NULL
+),
+_part AS (
+    SELECT *, greatest(0, end_ns - greatest(start_ns, coalesce(before_ns, start_ns))) AS waited_ns FROM _interval
+),
+_callee AS (
+    SELECT parent_request_id, callee, sum(waited_ns) AS waited_ns, sum(network_ns) AS network_ns, count(*) AS calls
+    FROM _part GROUP BY parent_request_id, callee
+),
+_down AS (
+    SELECT parent_request_id, sum(waited_ns)::BIGINT AS downstream_ns, sum(network_ns)::BIGINT AS network_ns,
+        sum(calls)::BIGINT AS calls, arg_max(callee, waited_ns) AS slowest_callee
+    FROM _callee GROUP BY parent_request_id
+)
+SELECT l.request_id, l.server_name AS server, l.latency_ns AS total_ns, l.latency_ns - l.server_latency_ns AS network_ns,
+    l.server_latency_ns AS server_ns,
+    CASE WHEN l.server_latency_ns IS NOT NULL THEN least(l.server_latency_ns, coalesce(d.downstream_ns, 0)) END AS downstream_ns,
+    d.network_ns AS downstream_network_ns,
+    CASE WHEN l.server_latency_ns IS NOT NULL THEN coalesce(d.calls, 0) END AS downstream_call_count, d.slowest_callee,
+    l.server_latency_ns - least(l.server_latency_ns, coalesce(d.downstream_ns, 0)) AS own_ns
+FROM logical_request AS l
+LEFT JOIN _down AS d ON d.parent_request_id = l.server_request_id
+WHERE l.latency_ns IS NOT NULL
+ORDER BY l.request_id
