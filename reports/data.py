@@ -8,6 +8,7 @@ from typing import Any
 
 from kubetape.analyze.analysis import Analysis
 from kubetape.reports.sql_text import pretty
+from kubetape.reports.waterfall import Waterfall, slowest
 
 TOP_ROWS = 25  # of each table; the whole is in the results beside the report
 SERIES = 6  # lines in a chart that a reader can tell apart
@@ -34,6 +35,11 @@ class ReportData:
     network: list[Row]
     dns: list[Row]
     pods: list[Row]
+    time_split: list[Row] = field(default_factory=list)
+    waterfalls: list[Waterfall] = field(default_factory=list)
+    node_health: list[Row] = field(default_factory=list)
+    pod_health: list[Row] = field(default_factory=list)
+    transactions: list[Row] = field(default_factory=list)
     timeline: list[Row] = field(default_factory=list)
 
     @property
@@ -96,6 +102,27 @@ def collect(analysis: Analysis) -> ReportData:
         pods=rows(
             "SELECT * FROM service_summary WHERE dimension = 'pod' "
             f"ORDER BY p50_ns DESC NULLS LAST, name LIMIT {TOP_ROWS}"
+        ),
+        time_split=rows(
+            "SELECT server, count(*) AS request_count, avg(total_ns) AS total_ns, avg(network_ns) AS network_ns, "
+            "avg(downstream_ns) AS downstream_ns, avg(own_ns) AS own_ns, mode(slowest_callee) AS callee "
+            "FROM request_time_split WHERE server_ns IS NOT NULL GROUP BY server "
+            f"ORDER BY count(*) * avg(total_ns) DESC, server LIMIT {TOP_ROWS}"
+        ),
+        waterfalls=slowest(rows),
+        node_health=rows("SELECT * FROM node_health WHERE cpu_busy_ratio IS NOT NULL OR is_ready IS NOT NULL"),
+        pod_health=rows(
+            "SELECT * FROM pod_health WHERE cpu_cores IS NOT NULL OR request_count > 0 OR NOT coalesce(is_ready, true) "
+            "ORDER BY coalesce(is_ready, true), coalesce(throttled_ratio, 0) DESC, coalesce(cpu_cores, 0) DESC, "
+            f"namespace, pod LIMIT {TOP_ROWS * 2}"
+        ),
+        transactions=rows(
+            "SELECT client, server, protocol, count(*) AS transaction_count, "
+            "count(*) FILTER (ending = 'rollback') AS rollbacks, "
+            "quantile_disc(duration_ns, 0.5) AS p50_ns, quantile_disc(duration_ns, 0.95) AS p95_ns, "
+            "max(duration_ns) AS max_ns, sum(idle_ns) / nullif(sum(duration_ns), 0) AS idle_ratio, "
+            "avg(statement_count) AS statements FROM transaction GROUP BY ALL "
+            "ORDER BY sum(duration_ns) DESC, client, server"
         ),
         timeline=_timeline(rows),
     )
