@@ -12,6 +12,7 @@ from kubetape.analyze.protocols.memcached.parse import (
     read_text_reply,
 )
 
+PORTS = frozenset({11211})
 # Words that other protocols of lines use, too.
 _COMMON = frozenset({"quit", "version", "stats", "verbosity", "watch", "shutdown"})
 _COMMON_REPLIES = frozenset({"OK", "ERROR", "END", "EN", "ME", "EX", "SAME"})
@@ -30,6 +31,8 @@ def detect(sample: Sample) -> float:
         share = (good / len(asked) + known / len(answered)) / 2
         return (0.6 + 0.35 * share) if max(commands) > 1 or max(replies) > 1 else 0.5
     if good and not answered:
+        if good == len(asked) and sample.server_port in PORTS and not sample.from_start:
+            return 0.55  # the `quit` at the end of a connection
         return 0.6 if max(commands) > 1 and good == len(asked) else 0.3
     if known and not asked:
         return 0.6 if max(replies) > 1 and known == len(answered) else 0.3

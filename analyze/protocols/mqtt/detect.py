@@ -22,6 +22,8 @@ def detect(sample: Sample) -> float:
     if client is None or server is None or not client + server:
         return 0.0
     asked, answered = {p.kind for p in client}, {p.kind for p in server}
+    if asked == {t.DISCONNECT} and not sample.server and not sample.from_start and sample.server_port in PORTS:
+        return 0.5  # the end of a connection is two bytes: here the port must help
     if asked & _SERVERS or answered & _CLIENTS:
         return 0.0
     if any(t.ANSWERS.get(a) in asked for a in answered) or any(t.ANSWERS.get(a) in answered for a in asked):

@@ -77,7 +77,7 @@ def _amid(sample: Sample) -> float:
     if commands and replies:
         share = (len(commands) / len(asked) + min(1.0, 2 * len(replies) / len(answered))) / 2
         return 0.6 + 0.35 * share if texts or len(commands) + len(replies) > 2 or share > 0.9 else 0.5
-    if commands and len(commands) == len(asked) and not answered and not texts:
+    if commands and len(commands) == len(asked) and not replies and not texts and len(answered) <= len(asked):
         # A lone COM_QUIT or COM_PING is five bytes that others send too: here the port must help.
         return 0.5 if sample.server_port in PORTS and any(len(data) == 5 for data in commands) else 0.0
     if commands and not answered and texts:

@@ -439,6 +439,8 @@ def reply_at(data: bytes, pos: int) -> bool:
     body, after = pos + 4, pos + 4 + length
     if not length:
         return False
+    if first == 0x55:
+        return data[body : body + 8] == b"Uptime: "  # of COM_STATISTICS
     if first == 0xFF:
         return 3 <= length <= 1024 and _error_at(data, body, min(after, end))
     if first == 0xFE:

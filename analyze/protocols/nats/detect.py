@@ -26,6 +26,8 @@ def detect(sample: Sample) -> float:
     if telling:
         other = sample.server if not server else sample.client if not client else b""
         return 0.7 if not other else 0.4
+    if (client | server) <= {"PING", "PONG"} and sample.server_port in PORTS and client and server:
+        return 0.55
     # SUB and UNSUB have no more grammar than any line of words; PING and PONG are Redis and IRC, too.
     return 0.6 if "SUB" in client and server else 0.2
 

@@ -22,8 +22,10 @@ def detect(sample: Sample) -> float:
             return 0.85
         if kind in (SSL, GSS):
             return 0.97 if sample.server[:1] in (b"S", b"N", b"G", b"E") else 0.2
-        first = sample.server[:1]
-        return 0.97 if first in (b"R", b"E", b"v", b"N") and server_message_at(sample.server, 0) else 0.3
+        # A refusal of encryption may stand before: the question for it was before the recording.
+        start = int(sample.server[:1] == b"N" and sample.server[1:2] in (b"R", b"E", b"v"))
+        first = sample.server[start : start + 1]
+        return 0.97 if first in (b"R", b"E", b"v", b"N") and server_message_at(sample.server, start) else 0.3
     asked = [d for d in (sample.client, *sample.client_runs) if len(d) >= 5]
     answered = [d for d in (sample.server, *sample.server_runs) if len(d) >= 5]
     commands = sum(chain_at(d, 0, True, client_message_at(d, 0)) for d in asked)

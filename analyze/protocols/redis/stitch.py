@@ -21,6 +21,7 @@ from kubetape.analyze.protocols.contract import (
 )
 from kubetape.analyze.protocols.redis.parse import (
     Walk,
+    command_at,
     find_command,
     find_reply,
     is_word,
@@ -164,7 +165,9 @@ class RedisDecoder(Decoder):
     def find_boundary(self, side: Side, data: bytes, offset: int) -> int:
         if side == CLIENT or self._replica == 3:
             if isinstance(self._parse_command(data, offset), tuple) and data[offset] != 0x2A:
-                return offset if self.connection.from_start else find_command(data, offset)
+                # In the middle of a connection lines are believed where something begins, and their word is known.
+                believed = self.connection.from_start or (offset == 0 and command_at(data, 0))
+                return offset if believed else find_command(data, offset)
             return find_command(data, offset)
         if self._replica:
             return offset

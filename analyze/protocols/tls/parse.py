@@ -110,11 +110,15 @@ def detect(sample: Sample) -> float:
     if is_hello(sample.client):
         if not sample.server:
             return 0.9
-        return 0.98 if _begins(sample.server) or _is_ssl2_hello(1, sample.server, 0) else 0.65
+        if _begins(sample.server) or _is_ssl2_hello(1, sample.server, 0):
+            return 0.98
+        # The answer to what asked for encryption (STARTTLS) may stand before.
+        later = not sample.from_start and find_record(sample.server[:512], 0) > 0
+        return 0.9 if later else 0.65
     if _is_ssl2_hello(CLIENT, sample.client, 0):
         answered = _begins(sample.server) or _is_ssl2_hello(1, sample.server, 0)
         return 0.95 if answered else 0.6
-    if sample.from_start and sample.client:
+    if (sample.from_start and sample.client) or is_hello(sample.server):
         return 0.0
     if _is_server_hello(sample.server):
         return 0.75 if not sample.client else 0.9 if _chains((sample.client, *sample.client_runs)) else 0.5

@@ -122,9 +122,16 @@ def detect(sample: Sample) -> float:
         return 0.7
     if client_frames >= DETECTED_FRAMES and server_frames >= DETECTED_FRAMES:
         return 0.6
+    if client_frames and server_frames and all(_closes(run) for run in (sample.client, sample.server)):
+        return 0.6
     if max(client_texts, server_texts) >= 2:
         return 0.55 if not (client and server) else 0.3
     return 0.0
+
+
+def _closes(data: bytes) -> bool:
+    """Whether a run is one close frame (RFC 6455, section 5.5.1)."""
+    return data[:1] == b"\x88" and len(data) == 2 + (data[1] & 127) + 4 * (data[1] >> 7)
 
 
 def _evidence(runs: list[tuple[int, int]]) -> tuple[int, int]:
