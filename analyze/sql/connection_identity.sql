@@ -1,5 +1,6 @@
 -- One row: one connection with the pods, workloads and names of both its ends.
--- Inputs: connection, cgroup, process, k8s_pod, k8s_container, k8s_service, k8s_endpoint, k8s_node, manifest_node
+-- Inputs: connection, connection_peer, conntrack, outside_name, cgroup, process, k8s_pod, k8s_container, k8s_service,
+--   k8s_endpoint, k8s_node, manifest_node
 -- Columns:
 --   connection_id BIGINT: the connection.
 --   local_pod VARCHAR: pod of this end. NULL when it is no pod.
@@ -17,7 +18,8 @@
 --   remote_version VARCHAR: as for the local end.
 --   remote_node VARCHAR: as for the local end.
 --   remote_service VARCHAR: service the other end is, or answers for. NULL when none.
---   remote_basis VARCHAR: how it is known: socket (its own end was recorded), address, service, node, none.
+--   remote_basis VARCHAR: how it is known: socket (its own end was recorded), position (the same, through NAT), conntrack
+--     (the node's translation), address, service, node, sni, dns, none.
 --   remote_name VARCHAR: what reports call the other end.
 WITH _pod AS (
     SELECT DISTINCT ON (uid) uid, namespace, name, node, version, coalesce(owner_name, name) AS workload
@@ -40,6 +42,9 @@ _virtual AS (
     FROM (
         SELECT unnest(string_split(concat_ws(' ', cluster_ips, external_ips), ' ')) AS ip, port, namespace, name
         FROM k8s_service
+        UNION ALL
+        SELECT unnest(string_split(n.ips, ' ')), s.node_port, s.namespace, s.name
+        FROM k8s_service AS s CROSS JOIN k8s_node AS n WHERE s.node_port IS NOT NULL
     )
     GROUP BY ip, port
 ),
@@ -90,36 +95,47 @@ _local AS (
     LEFT JOIN _backend AS b ON b.ip = c.local_ip AND b.port = c.local_port
     QUALIFY row_number() OVER (PARTITION BY c.connection_id ORDER BY q.start_ns DESC NULLS LAST) = 1
 ),
-_mirror AS (
-    -- The other end's own socket, where it was recorded too; a loopback address means another in each namespace.
-    SELECT c.connection_id, m.connection_id AS mirror_id
+_translated AS (
+    -- Who answers for a virtual address, as the node's connection tracking has it.
+    SELECT c.connection_id, any_value(t.reply_source_ip) AS ip, any_value(t.reply_source_port) AS port
     FROM connection AS c
-    JOIN connection AS m
-        ON m.transport = c.transport AND m.local_ip = c.remote_ip AND m.local_port = c.remote_port
-        AND m.remote_ip = c.local_ip AND m.remote_port = c.local_port AND m.connection_id <> c.connection_id
-        AND ((c.node = m.node AND c.netns_id = m.netns_id) OR NOT (c.local_ip LIKE '127.%' OR c.local_ip = '::1'))
-    QUALIFY row_number() OVER (
-        PARTITION BY c.connection_id ORDER BY abs(coalesce(c.start_ns, 0) - coalesce(m.start_ns, 0)), m.connection_id) = 1
+    JOIN conntrack AS t
+        ON t.node = c.node AND t.transport = c.transport AND t.original_source_ip = c.local_ip
+        AND t.original_source_port = c.local_port AND t.original_destination_ip = c.remote_ip
+        AND t.original_destination_port = c.remote_port
+    WHERE t.reply_source_ip <> t.original_destination_ip
+    GROUP BY c.connection_id
+),
+_behind AS (
+    SELECT t.connection_id, a.uid
+    FROM _translated AS t JOIN _address AS a USING (ip)
+    QUALIFY row_number() OVER (PARTITION BY t.connection_id ORDER BY a.valid_from_ns DESC NULLS LAST) = 1
 )
 SELECT
     c.connection_id,
     l.pod AS local_pod, l.namespace AS local_namespace, l.workload AS local_workload, l.container AS local_container,
     l.version AS local_version, l.node AS local_node, l.service AS local_service, l.basis AS local_basis, l.name AS local_name,
-    coalesce(r.pod, rp.name) AS remote_pod,
-    coalesce(r.namespace, rp.namespace, rv.namespace, rb.namespace) AS remote_namespace,
-    coalesce(r.workload, rp.workload) AS remote_workload,
-    coalesce(r.version, rp.version) AS remote_version,
-    coalesce(r.node, rp.node, rh.node) AS remote_node,
-    coalesce(rv.service, rb.service) AS remote_service,
-    CASE WHEN r.connection_id IS NOT NULL THEN 'socket' WHEN rp.uid IS NOT NULL THEN 'address'
-        WHEN rv.service IS NOT NULL THEN 'service' WHEN rh.node IS NOT NULL THEN 'node' ELSE 'none' END AS remote_basis,
-    coalesce(r.name, rp.namespace || '/' || rp.workload, rv.namespace || '/' || rv.service, rh.node, c.remote_ip) AS remote_name
+    coalesce(r.pod, rt.name, rp.name) AS remote_pod,
+    coalesce(r.namespace, rt.namespace, rp.namespace, rv.namespace, rb.namespace) AS remote_namespace,
+    coalesce(r.workload, rt.workload, rp.workload) AS remote_workload,
+    coalesce(r.version, rt.version, rp.version) AS remote_version,
+    coalesce(r.node, rt.node, rp.node, rh.node) AS remote_node,
+    coalesce(rv.service, rb.service, r.service) AS remote_service,
+    CASE WHEN m.basis = 'position' THEN 'position' WHEN r.connection_id IS NOT NULL THEN 'socket'
+        WHEN rt.uid IS NOT NULL THEN 'conntrack' WHEN rp.uid IS NOT NULL THEN 'address'
+        WHEN rv.service IS NOT NULL THEN 'service' WHEN rh.node IS NOT NULL THEN 'node'
+        ELSE coalesce(o.basis, 'none') END AS remote_basis,
+    coalesce(r.name, rt.namespace || '/' || rt.workload, rp.namespace || '/' || rp.workload,
+        rv.namespace || '/' || rv.service, rh.node, o.name, c.remote_ip) AS remote_name
 FROM connection AS c
 JOIN _local AS l USING (connection_id)
-LEFT JOIN _mirror AS m USING (connection_id)
-LEFT JOIN _local AS r ON r.connection_id = m.mirror_id
+LEFT JOIN connection_peer AS m USING (connection_id)
+LEFT JOIN _local AS r ON r.connection_id = m.peer_id
+LEFT JOIN _behind AS t USING (connection_id)
+LEFT JOIN _pod AS rt ON rt.uid = t.uid
 LEFT JOIN _by_address AS ra ON ra.connection_id = c.connection_id AND ra.which = 'remote'
 LEFT JOIN _pod AS rp ON rp.uid = ra.uid
 LEFT JOIN _virtual AS rv ON rv.ip = c.remote_ip AND rv.port IS NOT DISTINCT FROM c.remote_port
 LEFT JOIN _backend AS rb ON rb.ip = c.remote_ip AND rb.port = c.remote_port
 LEFT JOIN _host AS rh ON rh.ip = c.remote_ip
+LEFT JOIN outside_name AS o ON o.ip = c.remote_ip AND c.side <> 'server'
