@@ -116,10 +116,10 @@ def test_connection_tracking_shows_the_backend(tmp_path: Path) -> None:
 
 
 def test_a_node_port_is_its_service(tmp_path: Path) -> None:
-    node = {"name": NODE, "uid": "n", "ips": "192.168.0.5", "ready": True, "unschedulable": False}
-    node |= dict.fromkeys(("memory_pressure", "disk_pressure", "pid_pressure", "network_unavailable"), False) | {
-        "conditions": "[]"
-    }
+    node: dict[str, Any] = {"name": NODE, "uid": "n", "ips": "192.168.0.5", "ready": True, "unschedulable": False}
+    node |= dict.fromkeys(("memory_pressure", "disk_pressure", "pid_pressure", "network_unavailable"), False)
+    node |= dict.fromkeys(("cpu_cores", "memory_bytes", "cpu_allocatable_cores", "memory_allocatable_bytes"), 1)
+    node |= {"conditions": "[]", "pod_capacity": 110}
     row = identity(
         tmp_path,
         connection=[connection(1, "10.0.0.1:4000", "192.168.0.5:30080")],
