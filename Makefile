@@ -2,7 +2,7 @@
 # make test    every check: style, types, layout, unit and live tests
 # make diagnose   every fault of the lab, recorded and analyzed blind
 # All set up everything they need on Debian 12 (as root, or through sudo).
-.PHONY: demo test diagnose bench setup lock clean-lab
+.PHONY: demo test diagnose bench image setup lock clean-lab
 
 PYTHON := .venv/bin/python
 
@@ -22,6 +22,11 @@ diagnose:
 bench:
 	@tools/setup.sh test
 	@$(PYTHON) -m tools.bench
+
+# The recorder's image as an OCI archive (out/), from Debian packages alone; needs root and debootstrap.
+image:
+	@tools/setup.sh test
+	@$(PYTHON) -m tools.image
 
 setup:
 	@tools/setup.sh test
