@@ -1,8 +1,9 @@
 # make demo    start a small shop with three faults, record it, explain it
 # make test    every check: style, types, layout, unit and live tests
+# make fuzz    the five largest decoders against any bytes, guided by coverage, ten minutes each
 # make diagnose   every fault of the lab, recorded and analyzed blind
 # All set up everything they need on Debian 12 (as root, or through sudo).
-.PHONY: demo test diagnose bench image setup lock clean-lab
+.PHONY: demo test diagnose bench fuzz image setup lock clean-lab
 
 PYTHON := .venv/bin/python
 
@@ -27,6 +28,11 @@ bench:
 image:
 	@tools/setup.sh test
 	@$(PYTHON) -m tools.image
+
+fuzz:
+	@tools/setup.sh test
+	@for name in mysql tls http2 postgresql cassandra; do \
+	  $(PYTHON) -m tools.fuzz $$name --seconds 600 || exit 1; done
 
 setup:
 	@tools/setup.sh test
