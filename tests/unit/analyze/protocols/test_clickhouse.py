@@ -153,8 +153,6 @@ def test_sizes_of_columns() -> None:
     assert size("Array(String)", 2, pack("<QQ", 1, 3) + b"\x01a\x02bb\x00") == 16 + 6
     keys = pack("<QQQ", 1, 1 << 9, 2) + b"\x01a\x01b" + pack("<Q", 3) + b"\0\1\0"
     assert size("LowCardinality(Nullable(String))", 3, keys) == len(keys)
-    assert (
-        size("Map(String, Tuple(x Decimal(9, 3), y Enum8('a,(' = 1)))", 1, pack("<Q", 1) + b"\x01k" + bytes(5)) == 15
-    )
+    assert size("Map(String, Tuple(x Decimal(9, 3), y Enum8('a,(' = 1)))", 1, pack("<Q", 1) + b"\x01k" + bytes(5)) == 15
     assert size("DateTime64(3, 'UTC')", 2, bytes(16)) == 16
     assert size("AggregateFunction(sum, UInt8)", 1, bytes(9)) == -1
