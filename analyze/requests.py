@@ -18,6 +18,7 @@ import pyarrow as pa
 from kubetape.analyze.protocols import registry
 from kubetape.analyze.protocols.contract import Protocol, Request
 from kubetape.analyze.protocols.engine import Decoded, Endpoints, Servers, decode_connection
+from kubetape.analyze.protocols.turns import Block
 from kubetape.analyze.streams import ConnectionStreams, StreamIndex
 
 REQUEST_SCHEMA = pa.schema(
@@ -131,6 +132,8 @@ def _decode_connections(
         ends, send_is_client = _endpoints(fact)
         from_start = fact["start_ns"] is not None
         decoded = decode_connection(streams, ends, send_is_client, from_start, protocols, shared, servers)
+        # What was decoded needs the bytes no more.
+        streams.send.runs, streams.receive.runs = [], []
         results.append((streams, fact, decoded))
 
 
@@ -151,6 +154,9 @@ def _resolve(
     for _, _, decoded in results:
         for row in decoded.rows:
             by_protocol.setdefault(row.protocol or "", []).append(row)
+        for block in decoded.blocks:
+            for row in block.plain.templates:
+                by_protocol.setdefault(row.protocol or "", []).append(row)
     for protocol in registry().values():
         if protocol.resolve is not None and (rows := by_protocol.get(protocol.name)):
             protocol.resolve(rows, shared.setdefault(protocol.name, {}))
@@ -192,36 +198,136 @@ _SPANS = (
     "response_position",
     "outcome",
 )
+_BLOCK_SPANS = (
+    "start_ns",
+    "request_end_ns",
+    "response_start_ns",
+    "end_ns",
+    "request_bytes",
+    "response_bytes",
+    "pid",
+    "tid",
+    "response_tid",
+)
 _ENDS = ("client_ip", "client_port", "server_ip", "server_port", "side", "node")
 
 
 def _request_table(results: list[tuple[ConnectionStreams, dict[str, Any], Decoded]]) -> Any:
+    """Rows in the order of their times; `request_id` counts them in the order in which connections were decoded.
+
+    Strategy: a column is an array of what templates say (a single row is its own template) and of what blocks say
+    for themselves, and one `take` of it; times and sizes are those of the blocks as they are.
+    """
     rows = [row for _, _, decoded in results for row in decoded.rows]
-    if not rows:
+    blocks = [block for _, _, decoded in results for block in decoded.blocks]
+    if not rows and not blocks:
         return REQUEST_SCHEMA.empty_table()
-    columns: dict[str, Any] = dict(zip(_PLAIN, zip(*map(attrgetter(*_PLAIN), rows), strict=True), strict=True))
-    columns |= dict(zip(_SPANS, zip(*map(_span_values, rows), strict=True), strict=True))
-    columns["attributes"] = [None if row.attributes is None else _json(row.attributes) for row in rows]
-    columns["request_id"] = np.arange(1, len(rows) + 1)
-    # The ends are the connection's: one value each, taken once for every row.
-    place = np.repeat(np.arange(len(results)), [len(decoded.rows) for _, _, decoded in results])
-    ends = zip(*(_ends(fact, decoded) for _, fact, decoded in results), strict=True)
-    for name, values in zip(_ENDS, ends, strict=True):
-        field = REQUEST_SCHEMA.field(name)
-        plain = pa.string() if pa.types.is_dictionary(field.type) else field.type
-        columns[name] = pa.array(values, plain).take(pa.array(place))
-    arrays = [_column(columns[field.name], field.type) for field in REQUEST_SCHEMA]
-    table = pa.table(arrays, schema=REQUEST_SCHEMA)
+    spans = _span_columns(rows, blocks)
+    numbers, place = _numbers(results)
     # Connections follow each other in the order they were decoded; rows of the analysis follow in time.
-    order = np.argsort(table.column("start_ns").to_numpy(), kind="stable")
-    return table.take(pa.array(order))
+    order = np.lexsort((numbers, spans["start_ns"].to_numpy()))
+    taken = pa.array(order)
+    columns = {name: values.take(taken) for name, values in spans.items()}
+    columns["request_id"] = pa.array(numbers[order])
+    templates = rows + [row for block in blocks for row in block.plain.templates]
+    code = _template_codes(len(rows), blocks)
+    chosen = pa.array(code[order])
+    for name, values in zip(_PLAIN, zip(*map(attrgetter(*_PLAIN), templates), strict=True), strict=True):
+        kind = REQUEST_SCHEMA.field(name).type
+        said = pa.array(values, pa.string() if pa.types.is_dictionary(kind) else kind)
+        if any(name in block.plain.columns for block in blocks):
+            said, own = _with_own_values(name, said, blocks, len(rows), code)
+            columns[name] = said.take(pa.array(own[order]))
+        else:
+            columns[name] = _column(said, kind).take(chosen)
+    attributes = [None if row.attributes is None else _json(row.attributes) for row in templates]
+    columns["attributes"] = pa.array(attributes, pa.string()).take(chosen)
+    # The ends are the connection's: one value each, taken once for every row.
+    ends = zip(*(_ends(fact, decoded) for _, fact, decoded in results), strict=True)
+    whose = pa.array(place[order])
+    for name, values in zip(_ENDS, ends, strict=True):
+        kind = REQUEST_SCHEMA.field(name).type
+        plain = pa.string() if pa.types.is_dictionary(kind) else kind
+        columns[name] = _column(pa.array(values, plain), kind).take(whose)
+    return pa.table([columns[field.name] for field in REQUEST_SCHEMA], schema=REQUEST_SCHEMA)
+
+
+def _numbers(results: list[tuple[ConnectionStreams, dict[str, Any], Decoded]]) -> tuple[Any, Any]:
+    """Of all single rows and then all rows of blocks: their numbers as decoded, from 1, and whose rows they are."""
+    single: list[Any] = []
+    many: list[Any] = []
+    single_place: list[Any] = []
+    many_place: list[Any] = []
+    first = 1
+    for place, (_, _, decoded) in enumerate(results):
+        done = 0
+        for block in decoded.blocks:
+            single.append(np.arange(first, first + block.at - done))
+            first += block.at - done
+            done = block.at
+            many.append(np.arange(first, first + len(block)))
+            many_place.append(np.full(len(block), place))
+            first += len(block)
+        single.append(np.arange(first, first + len(decoded.rows) - done))
+        first += len(decoded.rows) - done
+        single_place.append(np.full(len(decoded.rows), place))
+    return np.concatenate(single + many), np.concatenate(single_place + many_place)
+
+
+def _template_codes(row_count: int, blocks: list[Block]) -> Any:
+    """For every row its template among the single rows, which are their own, and then the blocks' templates."""
+    codes = [np.arange(row_count)]
+    first = row_count
+    for block in blocks:
+        codes.append(block.plain.code + first)
+        first += len(block.plain.templates)
+    return np.concatenate(codes)
+
+
+def _with_own_values(name: str, said: Any, blocks: list[Block], row_count: int, code: Any) -> tuple[Any, Any]:
+    """The templates' values followed by those that blocks have for each row, and for every row which is its."""
+    arrays, which = [said], code.copy()
+    first, row = len(said), row_count
+    for block in blocks:
+        own = block.plain.columns.get(name)
+        if own is not None:
+            arrays.append(own)
+            which[row : row + len(block)] = np.arange(first, first + len(block))
+            first += len(block)
+        row += len(block)
+    return pa.concat_arrays(arrays), which
+
+
+def _span_columns(rows: list[Request], blocks: list[Block]) -> dict[str, Any]:
+    """The columns of _SPANS: single rows first, then those of blocks."""
+    single = zip(*map(_span_values, rows), strict=True) if rows else [()] * len(_SPANS)
+    columns = {
+        name: pa.array(values, REQUEST_SCHEMA.field(name).type) for name, values in zip(_SPANS, single, strict=True)
+    }
+    if not blocks:
+        return columns
+
+    def joined(name: str) -> Any:
+        return np.concatenate([getattr(block, name) for block in blocks])
+
+    many: dict[str, Any] = {name: joined(name) for name in _BLOCK_SPANS}
+    start = many["start_ns"]
+    many["latency_ns"] = np.maximum(0, many["end_ns"] - start)
+    many["ttfb_ns"] = np.maximum(0, many["response_start_ns"] - start)
+    many["lost_bytes"] = np.zeros(len(start), np.int64)
+    many["request_position"], many["response_position"] = joined("request_start"), joined("response_start")
+    for name, values in many.items():
+        kind = REQUEST_SCHEMA.field(name).type
+        # Process and thread 0: not known.
+        own = pa.array(values, kind, mask=values == 0 if name in ("pid", "tid", "response_tid") else None)
+        columns[name] = pa.concat_arrays([columns[name], own])
+    complete = pa.array(["complete"]).take(pa.array(np.zeros(len(start), np.int8)))
+    columns["outcome"] = pa.concat_arrays([columns["outcome"], complete])
+    return columns
 
 
 def _column(values: Any, kind: Any) -> Any:
-    if not pa.types.is_dictionary(kind):
-        return values if isinstance(values, pa.Array) else pa.array(values, kind)
-    texts = values if isinstance(values, pa.Array) else pa.array(values, pa.string())
-    return texts.dictionary_encode()
+    return values.dictionary_encode() if pa.types.is_dictionary(kind) else values
 
 
 _json = json.JSONEncoder(sort_keys=True, default=str, separators=(",", ":")).encode
@@ -315,7 +421,7 @@ def _coverage_table(results: list[tuple[ConnectionStreams, dict[str, Any], Decod
                 "score": decoded.score,
                 "runner_up": decoded.runner_up,
                 "runner_up_score": decoded.runner_up_score,
-                "request_count": len(decoded.rows),
+                "request_count": decoded.row_count,
                 "frame_count": decoded.frame_count,
                 "total_bytes": sum(s.total_bytes for s in pair),
                 "seen_bytes": sum(s.seen_bytes for s in pair),

@@ -89,7 +89,9 @@ class Stream:
     """One direction of one connection.
 
     runs: contiguous captured bytes in order; of datagrams one run each, `position` counting them from 0.
-    Per chunk (a socket call, a segment, a datagram), in stream order: positions, sizes, times, pids, tids.
+    Per chunk (a socket call, a segment, a datagram), in stream order: positions, times, pids, tids; complete_ns:
+    when the chunk and all before it had been seen. The same as lists are made when first asked for: decoders that
+    go from frame to frame need plain integers, those that read many messages at once do not.
     """
 
     __slots__ = (
@@ -99,9 +101,14 @@ class Stream:
         "_positions",
         "_tids",
         "_times",
+        "complete_ns",
         "first_position",
+        "pids",
+        "positions",
         "runs",
         "seen_bytes",
+        "tids",
+        "times",
         "total_bytes",
     )
 
@@ -118,17 +125,26 @@ class Stream:
         self.runs = runs
         self.first_position = int(positions[0]) if len(positions) else 0
         self.seen_bytes = int(captured.sum())
-        self._positions: list[int] = positions.tolist()
-        self._times: list[int] = times.tolist()
+        self.positions, self.times, self.pids, self.tids = positions, times, pids, tids
         # A receiver has a byte when all before it have come: the running maximum.
-        self._complete_ns: list[int] = np.maximum.accumulate(times).tolist() if len(times) else []
-        self._pids: list[int] = pids.tolist()
-        self._tids: list[int] = tids.tolist()
+        self.complete_ns: Int64Array = np.maximum.accumulate(times) if len(times) else times
         self._gaps = _gaps(positions, sizes, captured)
         self.total_bytes = self.seen_bytes + sum(end - start for start, end, _ in self._gaps)
 
+    def __getattr__(self, name: str) -> list[int]:
+        """The lists behind the frame-by-frame methods; from then on they are plain attributes."""
+        if name not in ("_positions", "_times", "_complete_ns", "_pids", "_tids"):
+            raise AttributeError(name)
+        values: list[int] = getattr(self, name.removeprefix("_")).tolist()
+        setattr(self, name, values)
+        return values
+
     def __bool__(self) -> bool:
-        return bool(self._positions)
+        return len(self.positions) > 0
+
+    def chunk_of(self, position: Int64Array) -> Int64Array:
+        """The index of the chunk that holds each position."""
+        return np.maximum(0, np.searchsorted(self.positions, position, "right") - 1)
 
     @property
     def gaps(self) -> list[tuple[int, int, bool]]:

@@ -24,8 +24,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
+from kubetape.analyze.protocols.turns import Plain, Turns
 from kubetape.analyze.streams import Span, Stream
 
 
@@ -123,7 +124,10 @@ class Decoder(ABC):
     """Decodes one connection. One instance per connection, fed by the engine.
 
     Subclasses implement `parse`, `find_boundary`, `on_frame` and `finish`, and call `emit` once per request.
+    Those with READS_TURNS also implement `at_rest` and `read_turns`, which read plain dialogues many turns at once.
     """
+
+    READS_TURNS: ClassVar[bool] = False
 
     def __init__(self, connection: Connection, sink: list[Request]) -> None:
         self.connection = connection
@@ -150,6 +154,18 @@ class Decoder(ABC):
     def on_gap(self, side: Side, position: int, size_bytes: int) -> None:
         """Bytes between two frames are missing or could not be read: frames of this direction may have been lost."""
         return
+
+    def at_rest(self) -> bool:
+        """Whether nothing is open: every request is answered, and the next bytes mean what they say."""
+        return False
+
+    def read_turns(self, turns: Turns) -> Plain | None:
+        """Rows of the first turns of a stretch, as many as are surely one request and its whole response each.
+
+        Called at rest; for these turns neither `parse` nor `on_frame` will be. The rows must be those that these
+        would have made, and no turn may change how later bytes are read.
+        """
+        return None
 
     @abstractmethod
     def finish(self) -> None:

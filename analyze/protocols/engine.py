@@ -1,12 +1,14 @@
 """The one loop of all protocols: which protocol a connection speaks, and its frames in order.
 
 Strategy: both directions are read as two cursors over runs of captured bytes; the cursor whose next byte
-was seen first moves. A frame that ends past the captured bytes moves its cursor behind it, over the gap. After
+was seen first moves. Where they are a plain dialogue, a decoder that is at rest may read many turns of it at once
+(turns.py). A frame that ends past the captured bytes moves its cursor behind it, over the gap. After
 bytes that are no frame, or a gap in unknown territory, the decoder is asked for the next boundary.
 """
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +25,7 @@ from kubetape.analyze.protocols.contract import (
     Sample,
     Side,
 )
+from kubetape.analyze.protocols.turns import MIN_TURNS, Block, find_turns, make_block
 from kubetape.analyze.streams import ConnectionStreams, Stream
 
 SAMPLE_BYTES = 4096
@@ -30,6 +33,14 @@ SAMPLE_RUNS = 8  # places looked at in the rest of the connection
 MIN_SCORE = 0.5
 # A candidate whose decoding leaves more than this share of the bytes unread gives way to the runner-up.
 MAX_UNREAD_SHARE = 0.5
+# Chunks of the client looked at by the first try to read many turns at once; each success allows many more.
+FIRST_CHUNKS = 256
+GROWTH = 16
+# A try that reads fewer costs more than it saves. Frames read one by one after it: at most, and the factor by which
+# each further such try makes it longer.
+FEW_TURNS = 64
+MAX_PAUSE = 4096
+PAUSE_GROWTH = 4
 # Both sides fit the grammar (see Protocol.detect): what the same server spoke before needs no rival to be believed.
 SURE_SCORE = 0.9
 
@@ -53,7 +64,7 @@ class Decoded:
     """The result for one connection.
 
     swapped: detection found the roles the other way round. unread_bytes: captured but in no frame;
-    opaque_bytes: captured after the connection went encrypted or tunnelled.
+    opaque_bytes: captured after the connection went encrypted or tunnelled. blocks: rows read many at once.
     """
 
     protocol: str | None
@@ -66,6 +77,19 @@ class Decoded:
     opaque_bytes: int = 0
     rows: list[Request] = field(default_factory=list)
     protocols: list[str] = field(default_factory=list)
+    blocks: list[Block] = field(default_factory=list)
+
+    @property
+    def row_count(self) -> int:
+        return len(self.rows) + sum(map(len, self.blocks))
+
+    def single_rows(self) -> list[Request]:
+        """All rows in the order of the decoder, those of blocks one by one."""
+        rows, done = [], 0
+        for block in self.blocks:
+            rows += self.rows[done : block.at] + block.single_rows()
+            done = block.at
+        return rows + self.rows[done:]
 
 
 class _Cursor:
@@ -169,11 +193,14 @@ def _run(
     while current is not None:
         result.protocols.append(current)
         decoder = registry[current].decoder(connection, result.rows)
-        first_row = len(result.rows)
+        first_row, first_block = len(result.rows), len(result.blocks)
         _read(decoder, cursors, result)
         decoder.finish()
         for row in result.rows[first_row:]:
             row.protocol = row.protocol or current
+        for block in result.blocks[first_block:]:
+            for row in block.plain.templates:
+                row.protocol = row.protocol or current
         current = decoder.switch_to
         if current is None:
             break
@@ -195,7 +222,21 @@ def _read(decoder: Decoder, cursors: list[_Cursor], result: Decoded) -> None:
     decoder.at_end = [times[0] is None, times[1] is None]
     waiting: Side | None = None
     side: Side
+    chunks, pause = FIRST_CHUNKS, MIN_TURNS
+    next_try = result.frame_count if decoder.READS_TURNS and not datagrams else sys.maxsize
     while decoder.switch_to is None:
+        if result.frame_count >= next_try and decoder.at_rest():
+            count, stopped = _read_turns(decoder, cursors, result, chunks)
+            if count:
+                times = [_next_time(cursors[0]), _next_time(cursors[1])]
+                decoder.at_end = [times[0] is None, times[1] is None]
+            if count >= FEW_TURNS or not stopped:
+                # What a try costs stays in proportion to what the one before it read.
+                chunks, pause = max(FIRST_CHUNKS, (2 if stopped else GROWTH) * count), MIN_TURNS
+                next_try = result.frame_count + 2 * stopped
+            else:
+                next_try = result.frame_count + pause
+                pause = min(MAX_PAUSE, pause * PAUSE_GROWTH)
         client_time, server_time = times
         if client_time is None:
             if server_time is None:
@@ -243,6 +284,33 @@ def _read(decoder: Decoder, cursors: list[_Cursor], result: Decoded) -> None:
         times[side] = _next_time(cursor)
         if times[side] is None:
             decoder.at_end[side] = True
+
+
+def _read_turns(decoder: Decoder, cursors: list[_Cursor], result: Decoded, chunks: int) -> tuple[int, bool]:
+    """Read as many turns at once as the decoder is sure of, and move both cursors behind them.
+
+    How many, and whether it stopped at one that is of another kind.
+    """
+    client, server = cursors
+    if client.done() or server.done() or not client.in_sync or not server.in_sync:
+        return 0, True
+    run, server_run = client.runs[client.index], server.runs[server.index]
+    turns = find_turns(client.stream, run, client.offset, server.stream, server_run, server.offset, chunks)
+    plain = decoder.read_turns(turns) if turns is not None else None
+    if turns is None or plain is None or not len(plain):
+        return 0, True
+    count = len(plain)
+    for row in plain.templates:
+        row.connection_id = decoder.connection.connection_id
+    bases = run.position, server_run.position
+    result.blocks.append(make_block(len(result.rows), plain, turns, client.stream, server.stream, bases))
+    result.frame_count += 2 * count
+    for side, cursor, end in ((CLIENT, client, int(turns.asks[count])), (SERVER, server, int(turns.answers[count]))):
+        if end < len(cursor.runs[cursor.index].data):
+            cursor.offset = end
+        else:
+            _leave_run(decoder, side, cursor, bases[side] + end, False)
+    return count, count < len(turns)
 
 
 def _find_boundary(decoder: Decoder, side: Side, cursor: _Cursor, result: Decoded) -> int:
@@ -345,11 +413,11 @@ def _heads(stream: Stream) -> list[bytes]:
         return []
     heads = [stream.runs[0].data[:SAMPLE_BYTES]]
     heads += [run.data[:SAMPLE_BYTES] for run in stream.runs[1 : SAMPLE_RUNS + 1]]
-    starts = stream.chunk_starts()
+    starts = stream.positions
     if len(heads) <= SAMPLE_RUNS and len(starts) > 1:
         step = max(1, len(starts) // SAMPLE_RUNS)
         run_index = 0
-        for position in starts[1::step][: SAMPLE_RUNS + 1 - len(heads)]:
+        for position in starts[1::step][: SAMPLE_RUNS + 1 - len(heads)].tolist():
             while run_index + 1 < len(stream.runs) and stream.runs[run_index].end <= position:
                 run_index += 1
             run = stream.runs[run_index]

@@ -29,6 +29,7 @@ from kubetape.analyze.protocols.http1.parse import (
     read_head,
     walk_chunks,
 )
+from kubetape.analyze.protocols.http1.turns import read_turns
 from kubetape.analyze.protocols.http1.types import (
     CHUNKED,
     LAST_PART,
@@ -39,6 +40,7 @@ from kubetape.analyze.protocols.http1.types import (
     BodyPart,
     Head,
 )
+from kubetape.analyze.protocols.turns import Plain, Turns
 from kubetape.analyze.streams import Span
 
 # A client that pipelines more than this many requests is not seen answered: half of the connection is missing.
@@ -64,6 +66,8 @@ class _Exchange:
 
 class Http1Decoder(Decoder):
     """Pairs by order on the connection; after lost bytes by time: a response answers the latest request before it."""
+
+    READS_TURNS = True
 
     def __init__(self, connection: Connection, sink: list[Request]) -> None:
         super().__init__(connection, sink)
@@ -184,6 +188,19 @@ class Http1Decoder(Decoder):
         if self._state[side] in (_ADRIFT, _TO_THE_END):
             return offset
         return find_request(data, offset) if side == CLIENT else find_response(data, offset)
+
+    # ---- many turns at once ----------------------------------------------------------------------------------
+
+    def at_rest(self) -> bool:
+        return (
+            self._state == [_HEAD, _HEAD] and not self._waiting and not self._lost_answers and not self._open_response
+        )
+
+    def read_turns(self, turns: Turns) -> Plain | None:
+        plain = read_turns(turns)
+        if plain is not None:
+            self._open_request = None
+        return plain
 
     # ---- frames ----------------------------------------------------------------------------------------------
 

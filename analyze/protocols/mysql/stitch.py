@@ -6,7 +6,7 @@ from collections import deque
 from typing import Any
 
 from kubetape.analyze.normalise.sql import digest
-from kubetape.analyze.protocols.common.text import read_name
+from kubetape.analyze.protocols.common.text import read_name, read_text
 from kubetape.analyze.protocols.common.trace import read_sql_comment_trace, read_trace
 from kubetape.analyze.protocols.contract import (
     CLIENT,
@@ -41,6 +41,7 @@ from kubetape.analyze.protocols.mysql.prepared import (
     show_values,
 )
 from kubetape.analyze.protocols.mysql.reply import ANY, ReplyWalker, ending_at, packet_is_definition, reply_at
+from kubetape.analyze.protocols.mysql.turns import read_turns
 from kubetape.analyze.protocols.mysql.types import (
     BINLOG_DUMP,
     BULK_EXECUTE,
@@ -55,8 +56,10 @@ from kubetape.analyze.protocols.mysql.types import (
     NAMES,
     NO_GOOD_INDEX,
     NO_INDEX,
+    OPTIONAL_METADATA,
     PROCESS_KILL,
     QUERY,
+    QUERY_ATTRIBUTES,
     STMT_EXECUTE,
     STMT_FETCH,
     STMT_PREPARE,
@@ -70,6 +73,7 @@ from kubetape.analyze.protocols.mysql.types import (
     Login,
     Reply,
 )
+from kubetape.analyze.protocols.turns import Plain, Turns
 from kubetape.analyze.streams import Span
 
 # MariaDB clients may pipeline, a batch at a time; more unanswered means that one direction was not recorded.
@@ -98,6 +102,8 @@ class _Packed(list[Any]):
 
 class MysqlDecoder(Decoder):
     """Commands with replies, in order; commands that no reply answers are rows when they are seen."""
+
+    READS_TURNS = True
 
     def __init__(self, connection: Connection, sink: list[Request]) -> None:
         super().__init__(connection, sink)
@@ -375,6 +381,43 @@ class MysqlDecoder(Decoder):
         self._run_index[side] = index
         return runs[index].position
 
+    # ---- many turns at once ----------------------------------------------------------------------------------
+
+    def at_rest(self) -> bool:
+        return not (
+            self._packed
+            or self._pending
+            or self._infile
+            or self._lost
+            or self._walker.reply is not None
+            or self._reply_span is not None
+        )
+
+    def read_turns(self, turns: Turns) -> Plain | None:
+        capabilities = self._walker.capabilities
+        if capabilities is not None and capabilities & OPTIONAL_METADATA:
+            return None
+        # Without the login seen, a byte that no text begins with tells attributes apart.
+        first = int(turns.asks[0]) + 5
+        if capabilities is None:
+            prefix = turns.client[first : first + 1] < b"\t"
+        else:
+            prefix = bool(capabilities & QUERY_ATTRIBUTES)
+        plain = read_turns(turns, prefix, self._template, self._answer_template)
+        if plain is not None:
+            self._commands_seen = True
+        return plain
+
+    def _template(self, text: bytes) -> Request:
+        row = Request(operation=NAMES[QUERY])
+        self._describe_text(row, read_text(text), None, {})
+        return row
+
+    def _answer_template(self, row: Request, reply: Reply) -> None:
+        attributes: dict[str, Any] = {}
+        self._answer(row, reply, attributes)
+        row.attributes = attributes or None
+
     # ---- frames ----------------------------------------------------------------------------------------------
 
     def on_gap(self, side: Side, position: int, size_bytes: int) -> None:
@@ -555,14 +598,7 @@ class MysqlDecoder(Decoder):
         code, body = exchange.code, exchange.body
         if code in (QUERY, STMT_PREPARE):
             text, given = read_statement(body, self._walker.capabilities if code == QUERY else 0)
-            row.statement = text
-            row.resource = digest(text, "mysql")[1]
-            trace = read_sql_comment_trace(text) if "/*" in text or "--" in text or "#" in text else None
-            if given:
-                attributes["query_attributes"] = given
-                trace = trace or read_trace({k.lower(): v for k, v in given.items() if isinstance(v, str)})
-            if trace is not None:
-                row.trace_id, row.span_id, row.parent_span_id = trace.trace_id, trace.span_id, trace.parent_span_id
+            self._describe_text(row, text, given, attributes)
         elif code in (LOGIN, CHANGE_USER):
             self._describe_login(row, exchange, attributes)
         elif code in (INIT_DB, CREATE_DB, DROP_DB):
@@ -579,6 +615,16 @@ class MysqlDecoder(Decoder):
             self._describe_statement(row, exchange, reply, attributes)
         if exchange.trailer and code == QUERY:
             attributes["local_infile_bytes"] = exchange.trailer
+
+    def _describe_text(self, row: Request, text: str, given: dict[str, Any] | None, attributes: dict[str, Any]) -> None:
+        row.statement = text
+        row.resource = digest(text, "mysql")[1]
+        trace = read_sql_comment_trace(text) if "/*" in text or "--" in text or "#" in text else None
+        if given:
+            attributes["query_attributes"] = given
+            trace = trace or read_trace({k.lower(): v for k, v in given.items() if isinstance(v, str)})
+        if trace is not None:
+            row.trace_id, row.span_id, row.parent_span_id = trace.trace_id, trace.span_id, trace.parent_span_id
 
     def _describe_statement(
         self, row: Request, exchange: _Exchange, reply: Reply | None, attributes: dict[str, Any]

@@ -14,13 +14,13 @@ _SECRET_SETTINGS = frozenset({b"REQUIREPASS", b"MASTERAUTH", b"MASTERUSER", b"TL
 def statement(command: Command) -> str:
     """The command and its arguments, blank between them, passwords masked."""
     arguments = command.arguments
-    if command.name in _MASKED:
+    if command.name in MASKED:
         arguments = _mask(command.name, list(arguments))
     text = read_text(b" ".join(arguments), MAX_STATEMENT_CHARS)
     return text if command.whole else cut_text(text + "…", MAX_STATEMENT_CHARS)
 
 
-_MASKED = frozenset({b"AUTH", b"HELLO", b"CONFIG", b"ACL", b"MIGRATE", b"SENTINEL"})
+MASKED = frozenset({b"AUTH", b"HELLO", b"CONFIG", b"ACL", b"MIGRATE", b"SENTINEL"})
 
 
 def _mask(name: bytes, words: list[bytes]) -> list[bytes]:

@@ -30,6 +30,7 @@ from kubetape.analyze.protocols.redis.parse import (
     read_value,
 )
 from kubetape.analyze.protocols.redis.statement import resource, statement
+from kubetape.analyze.protocols.redis.turns import read_turns
 from kubetape.analyze.protocols.redis.types import (
     BLANK,
     PUSHES,
@@ -40,6 +41,7 @@ from kubetape.analyze.protocols.redis.types import (
     Snapshot,
     Value,
 )
+from kubetape.analyze.protocols.turns import Plain, Turns
 from kubetape.analyze.streams import Span
 
 # redis-cli --pipe and bulk loads send without waiting; more unanswered means that replies were not recorded.
@@ -77,6 +79,8 @@ class _Exchange:
 
 class RedisDecoder(Decoder):
     """Pairs by order; after lost replies a reply belongs to what was sent last before it, if that is one command."""
+
+    READS_TURNS = True
 
     def __init__(self, connection: Connection, sink: list[Request]) -> None:
         super().__init__(connection, sink)
@@ -173,6 +177,24 @@ class RedisDecoder(Decoder):
             return offset
         self._end_value()
         return find_reply(data, offset)
+
+    # ---- many turns at once ---------------------------------------------------------------------------------
+
+    def at_rest(self) -> bool:
+        return not (
+            self._waiting
+            or self._walk.value is not None
+            or self._value_span is not None
+            or self._silent
+            or self._skip
+            or self._monitor
+            or self._lost
+            or self._replica
+            or any(self._subscriptions.values())
+        )
+
+    def read_turns(self, turns: Turns) -> Plain | None:
+        return read_turns(turns, self._answer)
 
     # ---- frames ----------------------------------------------------------------------------------------------
 

@@ -70,6 +70,7 @@ def decode(
         protocols = {only: protocols[only]}
     shared = {} if shared is None else shared
     decoded = decode_connection(streams_of(pieces, datagrams), ends, True, from_start, protocols, shared)
+    decoded.rows, decoded.blocks = decoded.single_rows(), []
     for name, protocol in protocols.items():
         mine = [row for row in decoded.rows if row.protocol == name]
         if protocol.resolve is not None and mine:
