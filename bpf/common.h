@@ -44,7 +44,7 @@ BPF_RINGBUF_OUTPUT(events, KT_RING_PAGES);
 #define COUNT_LOST 0
 #define COUNT_LOST_BYTES 1
 #define COUNT_MAP_FULL 2
-#define COUNT_TRUNCATED 3
+#define COUNT_THINNED 3
 
 /* PROBES * 4 counters per CPU, only ever incremented here; read each second by the recorder. */
 BPF_PERCPU_ARRAY(counters, u64, PROBES * 4);
@@ -65,6 +65,18 @@ static __always_inline int emit(u32 probe, void *event, u64 size)
 	count(probe, COUNT_LOST_BYTES, size);
 	return -1;
 }
+
+#if KT_CONTROL
+/* What the recorder turns while it runs, one value each: generation (see is_told), share (see thinned). */
+#define CONTROL_GENERATION 0
+#define CONTROL_SHARE 1
+BPF_ARRAY(control, u32, 2);
+static __always_inline u32 controlled(u32 which)
+{
+	u32 *value = control.lookup(&which);
+	return value ? *value : 0;
+}
+#endif
 
 #if KT_FILTER_PIDS
 /* Processes in scope. The recorder inserts; process.c inserts children and deletes the dead. */

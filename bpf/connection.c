@@ -47,7 +47,7 @@ int state_change(u64 *ctx)
 	if (pid == KT_SELF_PID || !in_scope(sk, state, thread >> 32))
 		return 0;
 	/* The source port is chosen after SYN_SENT is entered: tell with the next change. */
-	if (!state->told && new_state != TCP_SYN_SENT) {
+	if (!is_told(state) && new_state != TCP_SYN_SENT) {
 		tell(sk, state, now, (u64)pid << 32, state->cgroup_id);
 	}
 	struct state_event event = {};

@@ -207,6 +207,16 @@ static __always_inline int user_address(u64 name, u8 *ip, u16 *port)
 	return 1;
 }
 
+#if KT_CONTROL
+/* Under a CPU budget only a share of all connections (in 256ths, by a hash of their ids) is recorded, each of them
+ * whole: half a connection would be of no use. */
+static __always_inline int thinned(struct socket_state *state)
+{
+	u32 hash = (u32)(state->id >> 16 ^ state->id << 4) * 2654435761u >> 24;
+	return hash >= controlled(CONTROL_SHARE);
+}
+#endif
+
 #define MSG_OOB 1
 #define MSG_PEEK 2
 #define MSG_TRUNC 0x20
@@ -244,8 +254,15 @@ static __always_inline int moved(struct sock *sk, int result, int flags, u8 dire
 	}
 	if (!in_scope(sk, state, pid))
 		return 0;
+#if KT_CONTROL
+	if (thinned(state)) {
+		state->thinned = 1;
+		count(PROBE_SOCKET, COUNT_THINNED, 1);
+		return 0;
+	}
+#endif
 	u64 now = bpf_ktime_get_ns();
-	if (!state->told) {
+	if (!is_told(state)) {
 		state->pid = pid;
 		tell(sk, state, now, thread, bpf_get_current_cgroup_id());
 	} else if (!state->pid) {
@@ -283,6 +300,11 @@ static __always_inline int moved(struct sock *sk, int result, int flags, u8 dire
 			position = after - (u32)result;
 			if (position > before)
 				hidden = position - before;
+#if KT_CONTROL
+			if (state->thinned)
+				hidden = 0;
+			state->thinned = 0;
+#endif
 			if (after > before)
 				state->next[direction & 1] = after;
 		}

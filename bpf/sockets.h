@@ -19,6 +19,10 @@ struct socket_state {
 	u8 scope;		/* the process filter's last answer */
 	u8 run_direction;
 	u8 known[2];		/* next[] holds a position */
+#if KT_CONTROL
+	u32 generation;		/* at which it was told */
+	u32 thinned;		/* events left out since the last one told */
+#endif
 };
 
 #if KT_DIRECT
@@ -141,11 +145,24 @@ static __always_inline void addresses_of(struct sock *sk, u8 *local, u8 *remote,
 	*remote_port = bpf_ntohs(GET(sk, __sk_common.skc_dport));
 }
 
+/* A recording that gives up its oldest part wants to be told of each socket again in the part that follows. */
+static __always_inline int is_told(struct socket_state *state)
+{
+#if KT_CONTROL
+	return state->told && state->generation == controlled(CONTROL_GENERATION);
+#else
+	return state->told;
+#endif
+}
+
 /* Tell the recorder of a socket, once, when its addresses are known. */
 static __always_inline void tell(struct sock *sk, struct socket_state *state, u64 now, u64 pid_tgid, u64 cgroup)
 {
 	struct connection_event event = {};
 	state->told = 1;
+#if KT_CONTROL
+	state->generation = controlled(CONTROL_GENERATION);
+#endif
 	event.ts_ns = now;
 	event.kind = EVENT_CONNECTION;
 	event.origin = state->origin;

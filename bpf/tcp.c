@@ -33,7 +33,7 @@ int retransmit(u64 *ctx)
 		return 0;
 	struct packet_event event = {};
 	fill_packet(&event, sk, state);
-	if (!state->told && GET(sk, __sk_common.skc_state) != SYN_SENT_STATE)
+	if (!is_told(state) && GET(sk, __sk_common.skc_state) != SYN_SENT_STATE)
 		tell(sk, state, event.ts_ns, 0, 0);
 	event.what = PACKET_RETRANSMIT;
 	event.direction = DIRECTION_SEND;

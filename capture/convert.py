@@ -104,6 +104,15 @@ def _node(spool: SpoolReader, header: dict[str, Any], end: dict[str, Any], stop_
     notes += end.get("notes", [])
     if spool.cut_bytes:
         notes.append(f"the last {spool.cut_bytes} bytes of the spool were cut off and are missing")
+    start_ns = header["start_ns"]
+    for one in spool.objects("dropped"):
+        start_ns = one["until_ns"]
+        dropped_bytes = one["bytes"]
+    if start_ns > header["start_ns"]:
+        notes.append(
+            f"the newest part was asked for: the first {(start_ns - header['start_ns']) / 1e9:.1f} s "
+            f"({dropped_bytes} bytes of events) were given up to stay within --max-bytes"
+        )
     probes = [ProbeStatus(**p) for p in (end.get("probes") or header.get("probes", []))]
     values = header["node"]
     return Node(
@@ -112,8 +121,8 @@ def _node(spool: SpoolReader, header: dict[str, Any], end: dict[str, Any], stop_
         probes=probes,
         notes=notes,
         stop_reason=stop_reason,
-        start_ns=header["start_ns"],
-        end_ns=end.get("end_ns") or spool.frames[-1].ts_ns,
+        start_ns=start_ns,
+        end_ns=end.get("end_ns") or spool.last_ns,
         facts={**header.get("facts", {}), **end.get("facts", {})},
     )
 
@@ -127,7 +136,7 @@ def _write_connections(
     header: dict[str, Any],
     end: dict[str, Any],
 ) -> None:
-    connections = arrays["connection_event"]
+    connections = convert_connections.once(arrays["connection_event"])
     by_id = connections[np.argsort(connections["socket_id"], kind="stable")]
     lists = {o["when"]: o["sockets"] for o in spool.objects("sockets")}
     packets = arrays["packet_event"]
@@ -261,4 +270,4 @@ def _count_probes(
         node.notes.append(f"{busy} events were unfinished when they were taken from the ring and are lost")
     if damaged:
         node.notes.append(f"{damaged} bytes of the spool were not readable as events and are lost")
-    node.facts["spool_bytes"] = len(spool.data)
+    node.facts["spool_bytes"] = spool.size

@@ -38,6 +38,12 @@ class Evidence:
     datagrams: list[tuple[int, bytes, int, int, int, int, int]] = field(default_factory=list)
 
 
+def once(events: Array) -> Array:
+    """Each socket's first announcement; a recording that gives up its oldest part asks for them again and again."""
+    _, first = np.unique(events["socket_id"], return_index=True)
+    return events if len(first) == len(events) else events[np.sort(first)]
+
+
 def key_of(row: Row) -> Key:
     return (row["netns_id"], row["protocol"], row["local_ip"], row["local_port"], row["remote_ip"], row["remote_port"])
 

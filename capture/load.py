@@ -31,6 +31,7 @@ class Settings:
     filter_cgroups: bool = False
     filter_netns: bool = False
     arguments: bool = True
+    control: bool = False  # the recorder turns something while it runs: --ring, --max-cpu
     direct: bool = True
     probes: tuple[str, ...] = tuple(p.name for p in PROBES)
 
@@ -52,6 +53,7 @@ def source(settings: Settings, types: Btf | None) -> str:
         "KT_FILTER_PIDS": int(settings.filter_pids),
         "KT_FILTER_CGROUPS": int(settings.filter_cgroups),
         "KT_FILTER_NETNS": int(settings.filter_netns),
+        "KT_CONTROL": int(settings.control),
         "KT_ARGUMENTS": int(settings.arguments),
         # x86-64 and arm64 without KASAN; x86 with FRED and old 32-bit kernels pad the top, which these do not.
         "KT_STACK_BYTES": 16384,

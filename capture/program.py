@@ -25,7 +25,7 @@ from kubetape.capture.samplers.cgroups import find_hierarchies
 from kubetape.errors import CaptureError
 
 _SYSCALL = {"x86_64": 321, "aarch64": 280}
-_PROG_LOAD, _RAW_TRACEPOINT_OPEN, _OBJ_GET_INFO, _LINK_CREATE = 5, 17, 15, 28
+_PROG_LOAD, _RAW_TRACEPOINT_OPEN, _OBJ_GET_INFO, _LINK_CREATE, _ENABLE_STATS = 5, 17, 15, 28, 32
 _TYPE_TRACEPOINT, _TYPE_RAW_TRACEPOINT, _TYPE_TRACING = 5, 17, 26
 _ATTACH_TRACE_RAW_TP = 23
 _LOG_BYTES = 1 << 20
@@ -76,6 +76,11 @@ def open_raw_tracepoint(program: int, name: str | None) -> int:
     label = ctypes.create_string_buffer(name.encode()) if name else None
     attributes = struct.pack("<QII", ctypes.addressof(label) if label else 0, program, 0)
     return _bpf(_RAW_TRACEPOINT_OPEN, attributes)
+
+
+def enable_statistics() -> int:
+    """Have the kernel count the run time of all programs while the descriptor is open (5.8+). Raises OSError."""
+    return _bpf(_ENABLE_STATS, struct.pack("<I", 0))
 
 
 @dataclass

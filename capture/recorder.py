@@ -21,6 +21,7 @@ from kubetape.bundle.writer import BundleWriter
 from kubetape.capture import host, load, sockets
 from kubetape.capture.btf import Btf
 from kubetape.capture.columns import address_text
+from kubetape.capture.control import Control
 from kubetape.capture.convert import convert
 from kubetape.capture.kubernetes.snapshot import Session, SnapshotOptions
 from kubetape.capture.layouts import layouts
@@ -28,7 +29,7 @@ from kubetape.capture.probes import PROBES
 from kubetape.capture.ring import Ring, complete_prefix
 from kubetape.capture.samplers.files import host_root
 from kubetape.capture.scope import Scope
-from kubetape.capture.spool import VERSION, SpoolFullError, SpoolReader, SpoolWriter
+from kubetape.capture.spool import VERSION, SpoolFullError, SpoolReader, SpoolWriter, remove
 from kubetape.errors import CaptureError, KubetapeError
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ class Options:
     payload_bytes: int = 4096
     max_bytes: int | None = None
     max_memory: int | None = None
+    max_cpu: float | None = None  # of one CPU, for recorder and programs together: 0.05
+    ring: bool = False  # when max_bytes is used up, give up the oldest part instead of ending
     spool_folder: str | None = None
     objects_folder: str | None = None
     kubernetes: bool = True
@@ -130,12 +133,17 @@ class Recorder:
             filter_cgroups=scope.by_pod,
             filter_netns=scope.by_pod,
             arguments=options.arguments,
+            control=options.ring or options.max_cpu is not None,
             direct=options.direct,
         )
         if options.max_memory is not None:
             while settings.ring_bytes > max(1 << 20, options.max_memory // 4):
                 settings.ring_bytes //= 2
-        spool = SpoolWriter(self.spool_path, options.max_bytes)
+        if options.ring and options.max_bytes is not None:
+            # One drain takes a whole ring at most, and has to fit beside what is to be kept.
+            while settings.ring_bytes > max(1 << 18, options.max_bytes // 4):
+                settings.ring_bytes //= 2
+        spool = SpoolWriter(self.spool_path, options.max_bytes, options.ring)
         handlers = self._catch_signals()
         try:
             loaded = load.load(settings, types, options.mechanisms, scope.apply)
@@ -145,7 +153,7 @@ class Recorder:
                 loaded.detach()
         except BaseException:
             if spool.size == 0:
-                os.unlink(self.spool_path)
+                remove(self.spool_path)
             raise
         finally:
             spool.close()
@@ -180,6 +188,8 @@ class Recorder:
         ring = Ring(loaded.module.map_fd("events"), loaded.settings.ring_bytes)
         cgroups = host.CgroupIds()
         full = ""
+        control = Control(loaded, self.options.max_cpu) if loaded.settings.control else None
+        spool.on_segment = lambda: self._begin_segment(spool, cgroups, control)
         try:
             self._header(spool, loaded, types, start_ns, cgroups)
             spool.json("anchor", anchor=dataclasses.asdict(host.clock_anchor()))
@@ -189,7 +199,7 @@ class Recorder:
             self._child = self._start_command()
             self._drain(spool, ring)
             self._world(spool, cgroups, scope, "start")
-            full = self._loop(spool, ring, loaded, scope, cgroups, self._child, start_ns, base_cpu)
+            full = self._loop(spool, ring, loaded, scope, cgroups, self._child, start_ns, base_cpu, control)
         except SpoolFullError as problem:
             full = str(problem)
         end_ns = time.monotonic_ns()
@@ -201,7 +211,7 @@ class Recorder:
                 full = str(problem)
         if full:
             self._stop = "disk_budget"
-            left = ring.produced - ring.consumed
+            left = ring.backlog
             what = (
                 "the budget given by --max-bytes was used up" if full == "disk_budget" else "the spool's disk was full"
             )
@@ -215,7 +225,9 @@ class Recorder:
             self._notes += last.notes
             snapshot_facts = last.facts
         loaded.read_costs()
-        self._end = self._end_values(loaded, start_ns, end_ns, base_cpu, spool.size)
+        if control is not None:
+            self._notes += control.close()
+        self._end = self._end_values(loaded, start_ns, end_ns, base_cpu, spool.total_bytes)
         self._end["facts"]["kubernetes"] = snapshot_facts
         spool.budget_bytes = None
         try:
@@ -265,12 +277,21 @@ class Recorder:
                     "duration_s": options.duration_s,
                     "max_bytes": options.max_bytes,
                     "max_memory": options.max_memory,
+                    "max_cpu": options.max_cpu,
+                    "ring": options.ring,
                     "ring_bytes": loaded.settings.ring_bytes,
                 },
             },
             facts=facts,
             probes=[dataclasses.asdict(s) for s in loaded.statuses],
         )
+
+    def _begin_segment(self, spool: SpoolWriter, cgroups: host.CgroupIds, control: Control | None) -> None:
+        """What makes the part of the spool that begins now readable by itself: processes now, sockets when used."""
+        processes = host.process_rows(cgroups, False, arguments=self.options.arguments)
+        spool.segment_json("processes", when="segment", processes=processes)
+        if control is not None:
+            control.next_generation()
 
     def _start_samplers(self, loaded: load.Loaded) -> None:
         try:
@@ -312,6 +333,7 @@ class Recorder:
         child: subprocess.Popen[bytes] | None,
         start_ns: int,
         base_cpu: int,
+        control: Control | None,
     ) -> str:
         options = self.options
         begin = time.monotonic()
@@ -324,6 +346,8 @@ class Recorder:
                 next_second += 1
                 self._heartbeat(spool, ring, loaded, base_cpu)
                 scope.refresh()
+                if control is not None:
+                    control.adjust()
                 if (
                     options.max_memory is not None
                     and _resident_bytes() + loaded.settings.ring_bytes > options.max_memory
@@ -363,7 +387,7 @@ class Recorder:
             "ts_ns": time.monotonic_ns(),
             "events_count": 0,
             "lost_count": lost,
-            "spool_bytes": spool.size,
+            "spool_bytes": spool.total_bytes,
             "backlog_bytes": ring.backlog,
             "cpu_ns": time.process_time_ns() - base_cpu,
         }
@@ -380,9 +404,9 @@ class Recorder:
         now = time.monotonic_ns()
         for number, name in names.items():
             assert number is not None
-            for what, reason in ((0, "ring_full"), (2, "map_full")):
+            for what, reason in ((0, "ring_full"), (2, "map_full"), (3, "thinned")):
                 row, old = values[number * 4 + what], before[number * 4 + what]
-                total += sum(row)
+                total += sum(row) if reason != "thinned" else 0
                 for cpu, (count, earlier) in enumerate(zip(row, old, strict=True)):
                     if count > earlier:
                         size = values[number * 4 + 1][cpu] - before[number * 4 + 1][cpu] if what == 0 else None
@@ -479,7 +503,7 @@ class Recorder:
             raise type(error)(f"{error}; what was recorded is kept: kubetape recover {self.spool_path} -o F") from error
         finally:
             spool.close()
-        os.unlink(self.spool_path)
+        remove(self.spool_path)
         return Result(manifest, self.options.output, self._command_status)
 
     def _extra_tables(self, writer: BundleWriter) -> None:

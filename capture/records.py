@@ -92,7 +92,7 @@ def windows(spool: SpoolReader, layouts: dict[str, Layout], window_bytes: int = 
     batch: list[Frame] = []
     size = 0
     for frame in spool.event_frames():
-        if batch and size + frame.size > window_bytes:
+        if batch and (size + frame.size > window_bytes or frame.file != batch[0].file):
             yield _window(spool, layouts, batch)
             batch, size = [], 0
         batch.append(frame)
@@ -104,8 +104,9 @@ def windows(spool: SpoolReader, layouts: dict[str, Layout], window_bytes: int = 
 def _window(spool: SpoolReader, layouts: dict[str, Layout], frames: list[Frame]) -> Window:
     first = frames[0].offset
     last = frames[-1].offset + frames[-1].size
+    whole = spool.files[frames[0].file]
     data = np.frombuffer(
-        spool.data, np.uint8, (last - first + 7) // 8 * 8 if last + 8 <= len(spool.data) else last - first, first
+        whole, np.uint8, (last - first + 7) // 8 * 8 if last + 8 <= len(whole) else last - first, first
     )
     begins = np.array([f.offset - first for f in frames], np.int64)
     ends = np.array([f.offset - first + f.size for f in frames], np.int64)

@@ -35,6 +35,19 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
         return float(match[1]) * _SECONDS[match[2]]
 
 
+class Share(click.ParamType):  # type: ignore[type-arg]
+    """A share of one CPU: 5%, 0.05."""
+
+    name = "share"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%?)", str(value))
+        share = float(match[1]) / (100 if match[2] else 1) if match else 0.0
+        if not 0 < share <= 1024:
+            self.fail(f"{value!r} is not a share of a CPU; write 5%", param, ctx)
+        return share
+
+
 @click.command("record", help="Record this node into a bundle, until --duration, Ctrl-C, the end of CMD, or a budget.")
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False), help="The bundle to write.")
 @click.option("--duration", type=Duration(), help="How long (30s, 5m). Default: 60s; with CMD, as long as it runs.")
@@ -53,6 +66,12 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
 )
 @click.option("--payload-bytes", type=Size(), help="At most so many per call. Default: 4096; with full 64K.")
 @click.option("--max-bytes", type=Size(), help="Stop when the spool reaches this size.")
+@click.option("--ring", is_flag=True, help="With --max-bytes: do not stop there, but give up the oldest part.")
+@click.option(
+    "--max-cpu",
+    type=Share(),
+    help="Of one CPU (5%), for recorder and probes together: above it, fewer connections are recorded.",
+)
 @click.option("--max-memory", type=Size(), help="Stop when the recorder reaches this size.")
 @click.option(
     "--spool", type=click.Path(file_okay=False, exists=True), help="Folder of the spool. Default: beside the bundle."
@@ -76,6 +95,8 @@ def command(
     payload: str,
     payload_bytes: int | None,
     max_bytes: int | None,
+    ring: bool,
+    max_cpu: float | None,
     max_memory: int | None,
     spool: str | None,
     from_dir: str | None,
@@ -89,6 +110,8 @@ def command(
     limit = payload_bytes if payload_bytes is not None else (65536 if payload == "full" else 4096)
     if not 1 <= limit <= 65536:
         raise click.BadParameter("from 1 to 64K", param_hint="--payload-bytes")
+    if ring and (max_bytes is None or max_bytes < 1 << 20):
+        raise click.BadParameter("needs --max-bytes of 1M or more", param_hint="--ring")
     options = Options(
         output=output,
         duration_s=duration if duration is not None or cmd else 60.0,
@@ -100,6 +123,8 @@ def command(
         payload_bytes=limit,
         max_bytes=max_bytes,
         max_memory=max_memory,
+        max_cpu=max_cpu,
+        ring=ring,
         spool_folder=spool,
         objects_folder=from_dir,
         kubernetes=not no_kubernetes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,12 +10,16 @@ from typing import Any
 
 from kubetape.bundle.reader import Bundle
 
+# An emulated machine (tools/test_kernel.sh) is so many times slower; time limits grow with it.
+SLOWER = float(os.environ.get("KUBETAPE_SLOWER", "1"))
 RECORD = [sys.executable, "-m", "kubetape", "record", "--no-kubernetes"]
 
 
 def record(output: Path, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
     """kubetape record with these arguments; fails the test where it fails."""
-    done = subprocess.run([*RECORD, "-o", str(output), *arguments], capture_output=True, text=True, timeout=timeout)
+    done = subprocess.run(
+        [*RECORD, "-o", str(output), *arguments], capture_output=True, text=True, timeout=timeout * SLOWER
+    )
     assert done.returncode == 0, done.stderr
     return done
 

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from kubetape.bundle.reader import Bundle
-from tests.live.recording import RECORD, one, record, rows, stream
+from tests.live.recording import RECORD, SLOWER, one, record, rows, stream
 
 pytestmark = pytest.mark.live
 
 # The kernel frees programs some grace periods after their last user; on a busy machine these are seconds.
-FREED_S = 30.0
+FREED_S = 30.0 * SLOWER
 
 CHATTER = """
 import socket, sys, time
@@ -72,7 +72,7 @@ def started(output: Path, *arguments: str) -> subprocess.Popen[str]:
         [*RECORD, "-o", str(output), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     spool = Path(f"{output}.spool")
-    for _ in range(200):
+    for _ in range(int(400 * SLOWER)):
         if spool.exists() and b'"what":"cgroups"' in spool.read_bytes():
             return process
         time.sleep(0.05)
@@ -86,7 +86,7 @@ def test_a_signal_ends_the_recording_with_a_good_bundle(
 ) -> None:
     process = started(tmp_path / "x.ktape")
     process.send_signal(number)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=60 * SLOWER)
 
     assert (process.returncode, errors) == (0, "")
     bundle = Bundle(tmp_path / "x.ktape")
@@ -164,7 +164,7 @@ def test_the_duration_and_connections_that_existed_before(tmp_path: Path, before
         process = started(tmp_path / "x.ktape", "--duration", "2s", "--port", str(port))
         client.sendall(b"during")
         accepted.recv(100)
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=60 * SLOWER)
         accepted.close()
 
     assert process.returncode == 0, output
