@@ -53,7 +53,10 @@ def detect(sample: Sample) -> float:
     if greeting_at(sample.server):
         if not sample.client:
             return 0.9
-        return 0.97 if login_at(sample.client) else 0.3
+        if login_at(sample.client):
+            return 0.97
+        # Lost bytes may hold the login.
+        return 0.9 if command_at(sample.client, 0) and _exact(sample.client) else 0.3
     if login_at(sample.client):
         if sample.client[3] == 2 or not sample.server:
             strong = bool(U32(sample.client, 4)[0] & PLUGIN_AUTH)

@@ -9,7 +9,7 @@ from kubetape.analyze.protocols.postgresql.parse import (
     server_message_at,
     startup_at,
 )
-from kubetape.analyze.protocols.postgresql.types import GSS, SSL
+from kubetape.analyze.protocols.postgresql.types import GSS, SSL, STARTUP
 
 
 def detect(sample: Sample) -> float:
@@ -21,7 +21,10 @@ def detect(sample: Sample) -> float:
         if not sample.server:
             return 0.85
         if kind in (SSL, GSS):
-            return 0.97 if sample.server[:1] in (b"S", b"N", b"G", b"E") else 0.2
+            if sample.server[:1] in (b"S", b"N", b"G", b"E"):
+                return 0.97
+            after = startup_at(sample.client, 8)  # behind a refusal that was lost
+            return 0.9 if after is not None and after[0] == STARTUP and server_message_at(sample.server, 0) else 0.2
         # A refusal of encryption may stand before: the question for it was before the recording.
         start = int(sample.server[:1] == b"N" and sample.server[1:2] in (b"R", b"E", b"v"))
         first = sample.server[start : start + 1]

@@ -303,6 +303,8 @@ class PostgresqlDecoder(Decoder):
                     head.bytes_in += message.size
 
     def _on_startup(self, kind: int, message: Message, span: Span) -> None:
+        if kind == STARTUP and self._items and self._items[0].kind in (SSL, GSS):
+            self._give_up(self._items.popleft())  # going on without encryption: the refusal was lost
         operation = _Operation(kind, span)
         if kind == STARTUP:
             given = read_startup(message.body)
