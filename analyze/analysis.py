@@ -23,6 +23,14 @@ from kubetape.bundle.realtime import realtime
 from kubetape.errors import QueryError
 
 _WORD = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
+_COUNT = re.compile(r"\(\s*\*\s*\)")
+_EVERYTHING = re.compile(r"\*|\b(payload|columns|summarize|describe|show|pivot|unpivot)\b", re.IGNORECASE)
+_SELECT = re.compile(r"\bselect\b", re.IGNORECASE)
+
+
+def _reads_all_columns(text: str) -> bool:
+    """Whether a statement may look at the payload: it names it, or all columns, or leaves SELECT out."""
+    return _EVERYTHING.search(_COUNT.sub("", text)) is not None or _SELECT.search(text) is None
 
 
 class Analysis:
@@ -46,6 +54,7 @@ class Analysis:
         self.database.execute("SET enable_external_access = false")
         self._made: set[str] = set()
         self._making: list[str] = []
+        self._with_payload = False  # whether `socket_data` is registered with its payload
         self._registered: list[Any] = []  # DuckDB reads registered Arrow tables in place; keep them alive
         self.rules = RULES | (rules or {})
         for name, value in (parameters() | (thresholds or {})).items():
@@ -67,15 +76,21 @@ class Analysis:
     def query(self, text: str) -> Any:
         """The result of one SQL statement as pyarrow.Table. Raises QueryError with DuckDB's reason in one line."""
         for word in dict.fromkeys(_WORD.findall(text)):
-            self.need(word.lower())
+            self.need(word.lower(), text)
         try:
             return self.database.sql(text).to_arrow_table()
         except (duckdb.Error, RuntimeError) as error:
             reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "unknown error")
             raise QueryError(f"the query was refused: {reason}") from error
 
-    def need(self, name: str) -> None:
-        """Make the table `name` and all it reads, if it is one of ours and not there yet."""
+    def need(self, name: str, text: str | None = None) -> None:
+        """Make the table `name` and all it reads, if it is one of ours and not there yet.
+
+        text: the SQL that reads it, None: any. Payload is most of a bundle: it is left out where the text needs none.
+        """
+        if name == "socket_data" and (name not in self._made or not self._with_payload):
+            self._need_socket_data(text is None or _reads_all_columns(text))
+            return
         if name in self._made:
             return
         if name in self._making:
@@ -88,7 +103,7 @@ class Analysis:
             self._making.append(name)
             table = DERIVED_TABLES[name]
             for other in table.inputs:
-                self.need(other)
+                self.need(other, table.body)
             self._create(table)
             self._making.pop()
         elif name in TABLES or name in self.bundle.table_names:
@@ -96,6 +111,14 @@ class Analysis:
         else:
             return
         self._made.add(name)
+
+    def _need_socket_data(self, with_payload: bool) -> None:
+        if "socket_data" in self._made and not with_payload:
+            return
+        names = TABLES["socket_data"].column_names
+        wanted = None if with_payload else [name for name in names if name != "payload"]
+        self._with_payload = with_payload
+        self.register("socket_data", self.bundle.table("socket_data", wanted))
 
     def _create(self, table: DerivedTable) -> None:
         self.database.execute(f"CREATE TABLE {table.name} AS\n{table.body}")

@@ -227,7 +227,7 @@ def _request_table(results: list[tuple[ConnectionStreams, dict[str, Any], Decode
     # Connections follow each other in the order they were decoded; rows of the analysis follow in time.
     order = np.lexsort((numbers, spans["start_ns"].to_numpy()))
     taken = pa.array(order)
-    columns = {name: values.take(taken) for name, values in spans.items()}
+    columns = {name: _take(values, taken) for name, values in spans.items()}
     columns["request_id"] = pa.array(numbers[order])
     templates = rows + [row for block in blocks for row in block.plain.templates]
     code = _template_codes(len(rows), blocks)
@@ -239,9 +239,9 @@ def _request_table(results: list[tuple[ConnectionStreams, dict[str, Any], Decode
             said, own = _with_own_values(name, said, blocks, len(rows), code)
             columns[name] = said.take(pa.array(own[order]))
         else:
-            columns[name] = _column(said, kind).take(chosen)
+            columns[name] = _take(_column(said, kind), chosen)
     attributes = [None if row.attributes is None else _json(row.attributes) for row in templates]
-    columns["attributes"] = pa.array(attributes, pa.string()).take(chosen)
+    columns["attributes"] = _take(pa.array(attributes, pa.string()), chosen)
     # The ends are the connection's: one value each, taken once for every row.
     ends = zip(*(_ends(fact, decoded) for _, fact, decoded in results), strict=True)
     whose = pa.array(place[order])
@@ -324,6 +324,11 @@ def _span_columns(rows: list[Request], blocks: list[Block]) -> dict[str, Any]:
     complete = pa.array(["complete"]).take(pa.array(np.zeros(len(start), np.int8)))
     columns["outcome"] = pa.concat_arrays([columns["outcome"], complete])
     return columns
+
+
+def _take(values: Any, which: Any) -> Any:
+    """Most columns of most recordings are NULL from the first row to the last."""
+    return pa.nulls(len(which), values.type) if values.null_count == len(values) else values.take(which)
 
 
 def _column(values: Any, kind: Any) -> Any:

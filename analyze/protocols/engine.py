@@ -13,6 +13,8 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from kubetape.analyze.protocols.contract import (
     CLIENT,
     CUT,
@@ -34,7 +36,7 @@ MIN_SCORE = 0.5
 # A candidate whose decoding leaves more than this share of the bytes unread gives way to the runner-up.
 MAX_UNREAD_SHARE = 0.5
 # Chunks of the client looked at by the first try to read many turns at once; each success allows many more.
-FIRST_CHUNKS = 256
+FIRST_CHUNKS = 4096
 GROWTH = 16
 # A try that reads fewer costs more than it saves. Frames read one by one after it: at most, and the factor by which
 # each further such try makes it longer.
@@ -144,8 +146,37 @@ def decode_connection(
     servers = {} if servers is None else servers
     pair = (streams.send, streams.receive) if send_is_client else (streams.receive, streams.send)
     server = (ends.server_ip, ends.server_port, streams.datagrams)
-    ranked = _rank(pair, ends, streams.datagrams, from_start, registry, servers.get(server))
-    best: Decoded | None = None
+    seen_bytes = pair[0].seen_bytes + pair[1].seen_bytes
+    best = None
+    # The first bytes may be among those that were lost: what makes no sense as a beginning may as a middle.
+    for begun in (True, False) if from_start and not streams.datagrams else (from_start,):
+        ranked = _rank(pair, ends, streams.datagrams, begun, registry, servers.get(server))
+        best = _decode_best(streams, pair, ends, begun, ranked, registry, shared, best)
+        if best.frame_count and best.unread_bytes <= seen_bytes * MAX_UNREAD_SHARE:
+            break
+    assert best is not None
+    if not best.frame_count:
+        return Decoded(None, 0.0, best.runner_up, best.runner_up_score, unread_bytes=seen_bytes)
+    if best.score >= SURE_SCORE and not best.swapped and best.protocol is not None:
+        servers[server] = best.protocol
+    return best
+
+
+def _decode_best(
+    streams: ConnectionStreams,
+    pair: tuple[Stream, Stream],
+    ends: Endpoints,
+    from_start: bool,
+    ranked: list[tuple[float, str, bool]],
+    registry: dict[str, Protocol],
+    shared: dict[str, dict[Any, Any]],
+    best: Decoded | None,
+) -> Decoded:
+    """The result of the first candidate that leaves little unread, or of the one that leaves least; `best` counts, too.
+
+    Without any frame: its runner_up is the protocol that scored highest.
+    """
+    seen_bytes = pair[0].seen_bytes + pair[1].seen_bytes
     for place, (score, name, swapped) in enumerate(ranked[:3]):
         if score < MIN_SCORE:
             break
@@ -155,14 +186,11 @@ def decode_connection(
         _run(name, connection, result, registry, shared)
         if best is None or (result.frame_count > 0 and result.unread_bytes < best.unread_bytes):
             best = result
-        seen = pair[0].seen_bytes + pair[1].seen_bytes
-        if (best.frame_count and best.unread_bytes <= seen * MAX_UNREAD_SHARE) or place == len(ranked) - 1:
+        if (best.frame_count and best.unread_bytes <= seen_bytes * MAX_UNREAD_SHARE) or place == len(ranked) - 1:
             break
-    if best is None or not best.frame_count:
+    if best is None:
         top = ranked[0] if ranked else (0.0, None, False)
-        return Decoded(None, 0.0, top[1], top[0], unread_bytes=pair[0].seen_bytes + pair[1].seen_bytes)
-    if best.score >= SURE_SCORE and not best.swapped and best.protocol is not None:
-        servers[server] = best.protocol
+        best = Decoded(None, 0.0, top[1], top[0], unread_bytes=seen_bytes)
     return best
 
 
@@ -218,7 +246,7 @@ def _read(decoder: Decoder, cursors: list[_Cursor], result: Decoded) -> None:
     """Frames of both directions to the decoder until both are at their end or the protocol changes."""
     datagrams = decoder.connection.datagrams
     parse, on_frame = decoder.parse, decoder.on_frame
-    times = [_next_time(cursors[0]), _next_time(cursors[1])]
+    times = [_time_once(cursors[0]), _time_once(cursors[1])]
     decoder.at_end = [times[0] is None, times[1] is None]
     waiting: Side | None = None
     side: Side
@@ -228,7 +256,7 @@ def _read(decoder: Decoder, cursors: list[_Cursor], result: Decoded) -> None:
         if result.frame_count >= next_try and decoder.at_rest():
             count, stopped = _read_turns(decoder, cursors, result, chunks)
             if count:
-                times = [_next_time(cursors[0]), _next_time(cursors[1])]
+                times = [_time_once(cursors[0]), _time_once(cursors[1])]
                 decoder.at_end = [times[0] is None, times[1] is None]
             if count >= FEW_TURNS or not stopped:
                 # What a try costs stays in proportion to what the one before it read.
@@ -361,6 +389,15 @@ def _next_time(cursor: _Cursor) -> int | None:
     stream = cursor.stream
     place = bisect_right(stream._positions, cursor.runs[cursor.index].position + cursor.offset) - 1
     return stream._complete_ns[place if place > 0 else 0]
+
+
+def _time_once(cursor: _Cursor) -> int | None:
+    """The same without the lists that make asking for every frame fast."""
+    if cursor.index >= len(cursor.runs):
+        return None
+    stream = cursor.stream
+    position = cursor.runs[cursor.index].position + cursor.offset
+    return int(stream.complete_ns[max(0, int(np.searchsorted(stream.positions, position, "right")) - 1)])
 
 
 # ---- detection ---------------------------------------------------------------------------------------------

@@ -60,25 +60,22 @@ SELECT
     r.response_bytes, r.operation, r.resource, r.statement, r.status, r.is_error, r.error_kind, r.outcome,
     r.lost_bytes, r.stream_id, r.pid, r.tid, r.trace_id, r.span_id, r.parent_span_id,
     r.client_ip, r.client_port, r.server_ip, r.server_port,
-    CASE WHEN l.is_client THEN i.local_pod ELSE i.remote_pod END AS client_pod,
-    CASE WHEN l.is_client THEN i.local_workload ELSE i.remote_workload END AS client_workload,
-    CASE WHEN l.is_client THEN i.local_namespace ELSE i.remote_namespace END AS client_namespace,
-    CASE WHEN l.is_client THEN i.local_node ELSE i.remote_node END AS client_node,
-    CASE WHEN l.is_client THEN i.local_version ELSE i.remote_version END AS client_version,
-    CASE WHEN l.is_client THEN i.local_name ELSE i.remote_name END AS client_name,
-    CASE WHEN l.is_client THEN i.remote_pod ELSE i.local_pod END AS server_pod,
-    CASE WHEN l.is_client THEN i.remote_workload ELSE i.local_workload END AS server_workload,
-    CASE WHEN l.is_client THEN i.remote_namespace ELSE i.local_namespace END AS server_namespace,
-    CASE WHEN l.is_client THEN i.remote_node ELSE i.local_node END AS server_node,
-    CASE WHEN l.is_client THEN i.remote_version ELSE i.local_version END AS server_version,
-    CASE WHEN l.is_client THEN i.remote_service ELSE i.local_service END AS server_service,
-    CASE WHEN l.is_client THEN i.remote_name ELSE i.local_name END AS server_name,
+    CASE WHEN l.local_ip = r.client_ip AND l.local_port = r.client_port THEN i.local_pod ELSE i.remote_pod END AS client_pod,
+    CASE WHEN l.local_ip = r.client_ip AND l.local_port = r.client_port THEN i.local_workload ELSE i.remote_workload END AS client_workload,
+    CASE WHEN l.local_ip = r.client_ip AND l.local_port = r.client_port THEN i.local_namespace ELSE i.remote_namespace END AS client_namespace,
+    CASE WHEN l.local_ip = r.client_ip AND l.local_port = r.client_port THEN i.local_node ELSE i.remote_node END AS client_node,
+    CASE WHEN l.local_ip = r.client_ip AND l.local_port = r.client_port THEN i.local_version ELSE i.remote_version END AS client_version,
+    CASE WHEN l.local_ip = r.client_ip AND l.local_port = r.client_port THEN i.local_name ELSE i.remote_name END AS client_name,
+    CASE WHEN l.local_ip = r.client_ip AND l.local_port = r.client_port THEN i.remote_pod ELSE i.local_pod END AS server_pod,
+    CASE WHEN l.local_ip = r.client_ip AND l.local_port = r.client_port THEN i.remote_workload ELSE i.local_workload END AS server_workload,
+    CASE WHEN l.local_ip = r.client_ip AND l.local_port = r.client_port THEN i.remote_namespace ELSE i.local_namespace END AS server_namespace,
+    CASE WHEN l.local_ip = r.client_ip AND l.local_port = r.client_port THEN i.remote_node ELSE i.local_node END AS server_node,
+    CASE WHEN l.local_ip = r.client_ip AND l.local_port = r.client_port THEN i.remote_version ELSE i.local_version END AS server_version,
+    CASE WHEN l.local_ip = r.client_ip AND l.local_port = r.client_port THEN i.remote_service ELSE i.local_service END AS server_service,
+    CASE WHEN l.local_ip = r.client_ip AND l.local_port = r.client_port THEN i.remote_name ELSE i.local_name END AS server_name,
     r.error_message, r.rows_sent, r.rows_affected, r.parameters, r.attributes, r.inferred,
     r.request_position, r.response_position, r.response_tid
 FROM _request AS r
-JOIN (
-    SELECT q.request_id, c.local_ip = q.client_ip AND c.local_port = q.client_port AS is_client
-    FROM _request AS q JOIN connection AS c USING (connection_id)
-) AS l USING (request_id)
+JOIN connection AS l USING (connection_id)
 JOIN connection_identity AS i USING (connection_id)
 ORDER BY r.start_ns, r.request_id
