@@ -3,7 +3,7 @@
 # make fuzz    the five largest decoders against any bytes, guided by coverage, ten minutes each
 # make diagnose   every fault of the lab, recorded and analyzed blind
 # All set up everything they need on Debian 12 (as root, or through sudo).
-.PHONY: demo test diagnose bench fuzz image setup lock clean-lab
+.PHONY: demo test test-kernel diagnose bench fuzz image setup lock clean-lab
 
 PYTHON := .venv/bin/python
 
@@ -19,6 +19,11 @@ test:
 diagnose:
 	@tools/setup.sh demo
 	@$(PYTHON) -m tests.lab diagnose
+
+# The live tests of the probes on Debian's own kernel, in an emulated machine (no KVM needed; half an hour).
+test-kernel:
+	@tools/setup.sh kernel
+	@tools/test_kernel.sh
 
 bench:
 	@tools/setup.sh test

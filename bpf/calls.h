@@ -60,15 +60,29 @@ struct registers {
 	u64 arg[6];
 };
 
+static __always_inline struct task_struct *current_task(void)
+{
+#if KT_DIRECT
+	return (struct task_struct *)bpf_get_current_task_btf();
+#else
+	return (struct task_struct *)bpf_get_current_task();
+#endif
+}
+
+/* As bpf_get_current_pid_tgid answers; where the task is at hand, without another call. */
+static __always_inline u64 thread_of(struct task_struct *task)
+{
+#if KT_DIRECT
+	return (u64)(u32)task->tgid << 32 | (u32)task->pid;
+#else
+	return bpf_get_current_pid_tgid();
+#endif
+}
+
 /* number is NR_NONE in a kernel thread and in a 32-bit process, whose arguments stand elsewhere. */
-static __always_inline void read_registers(struct registers *into)
+static __always_inline void read_registers(struct task_struct *task, struct registers *into)
 {
 	into->number = NR_NONE;
-#if KT_DIRECT
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task_btf();
-#else
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-#endif
 	u32 flags = GET(task, flags);
 	if (flags & PF_IO_WORKER) {
 		into->number = NR_IO_URING_ENTER;

@@ -233,13 +233,14 @@ static __always_inline int moved(struct sock *sk, int result, int flags, u8 dire
 		return 0;
 	if (direction == DIRECTION_RECEIVE && flags & (MSG_PEEK | MSG_ERRQUEUE))
 		return 0;
-	u64 thread = bpf_get_current_pid_tgid();
+	struct task_struct *task = current_task();
+	u64 thread = thread_of(task);
 	u32 pid = thread >> 32;
 	if (result < 0 || (stream && result == 0)) {
 		if (!stream && result < 0) {
 			struct registers regs;
 			struct buffers unused;
-			read_registers(&regs);
+			read_registers(task, &regs);
 			if (regs.number == NR_SENDMMSG || regs.number == NR_RECVMMSG)
 				find_buffers(&regs, &unused, thread, 1);
 		}
@@ -317,7 +318,7 @@ static __always_inline int moved(struct sock *sk, int result, int flags, u8 dire
 
 	struct registers regs;
 	struct buffers found;
-	read_registers(&regs);
+	read_registers(task, &regs);
 	find_buffers(&regs, &found, thread, 0);
 	if (out_of_band || (stream && direction == DIRECTION_RECEIVE && flags & MSG_TRUNC))
 		found.base = 0;
@@ -344,12 +345,12 @@ static __always_inline int moved(struct sock *sk, int result, int flags, u8 dire
 			user_address(found.name, scratch->head.remote_ip, &scratch->head.remote_port);
 		}
 		else {
-			u64 task = bpf_get_current_task();
-			struct udp_peer *peer = udp_peers.lookup(&task);
+			u64 key = (u64)task;
+			struct udp_peer *peer = udp_peers.lookup(&key);
 			if (peer) {
 				__builtin_memcpy(scratch->head.remote_ip, peer->ip, 16);
 				scratch->head.remote_port = peer->port;
-				udp_peers.delete(&task);
+				udp_peers.delete(&key);
 			}
 		}
 #ifdef KT_PORT_FILTER

@@ -1,7 +1,8 @@
 /* The question of socket_data.c on kernels before 6.3, which lack its tracepoints: the inet_* functions below
  * the socket calls, at their end. fexit reads arguments and result together; kprobes need a map in between.
  *
- * inet_sendmsg(sock, msg, size), inet_recvmsg(sock, msg, size, flags), and inet6_*: 5.2+ by these names.
+ * inet_sendmsg(sock, msg, size), inet_recvmsg(sock, msg, size, flags), and inet6_*: 5.2+ by these names. sendfile
+ * comes by inet_sendpage up to 6.4. splice from a socket passes none of them: it is seen as a gap in the positions.
  */
 #include "sockets.h"
 
@@ -9,6 +10,13 @@ int fexit_send(u64 *ctx)
 {
 	struct socket *socket = (struct socket *)ctx[0];
 	return moved(GET(socket, sk), (int)ctx[3], 0, DIRECTION_SEND);
+}
+
+/* inet_sendpage(sock, page, offset, size, flags) */
+int fexit_sendpage(u64 *ctx)
+{
+	struct socket *socket = (struct socket *)ctx[0];
+	return moved(GET(socket, sk), (int)ctx[5], 0, DIRECTION_SEND);
 }
 
 int fexit_receive(u64 *ctx)

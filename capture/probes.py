@@ -22,6 +22,7 @@ class Target:
     kind: str
     function: str
     name: str
+    optional: bool = False  # a kernel without it does the same by another target of the rung
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,12 @@ class Probe:
 
 
 def _tracing(*pairs: str) -> tuple[Target, ...]:
-    return tuple(Target("tracing", *pair.split("@")) for pair in pairs)
+    return tuple(Target("tracing", function, name) for function, _, name in (pair.partition("@") for pair in pairs))
 
 
 _INET_SEND = ("inet_sendmsg", "inet6_sendmsg")
 _INET_RECEIVE = ("inet_recvmsg", "inet6_recvmsg")
+_SENDPAGE = "inet_sendpage"  # sendfile, up to kernel 6.4; later it goes through sendmsg
 
 # In the order of attachment: what tells of a socket's birth comes before what uses it.
 PROBES: tuple[Probe, ...] = (
@@ -100,10 +102,12 @@ PROBES: tuple[Probe, ...] = (
             _tracing("socket_send@sock_send_length", "socket_receive@sock_recv_length"),
             tuple(
                 [Target("fexit", "fexit_send", name) for name in _INET_SEND]
+                + [Target("fexit", "fexit_sendpage", _SENDPAGE, optional=True)]
                 + [Target("fexit", "fexit_receive", name) for name in _INET_RECEIVE]
             ),
             tuple(
                 [Target(kind, f"{kind}_send", name) for kind in ("kprobe", "kretprobe") for name in _INET_SEND]
+                + [Target(kind, f"{kind}_send", _SENDPAGE, optional=True) for kind in ("kprobe", "kretprobe")]
                 + [Target(kind, f"{kind}_receive", name) for kind in ("kprobe", "kretprobe") for name in _INET_RECEIVE]
             ),
         ),
@@ -137,7 +141,11 @@ def choose(probe: Probe, attach: Attach, detach: Callable[[], None], allowed: Se
         mechanisms: list[str] = []
         try:
             for target in rung:
-                mechanisms.append(attach(target))
+                try:
+                    mechanisms.append(attach(target))
+                except OSError:
+                    if not target.optional:
+                        raise
         except OSError as error:
             detach()
             missing = missing or error.errno == errno.ENOENT

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # The complete set-up of a checkout on Debian 12: packages, .venv, pinned Python packages, kubetape itself.
-# Usage: tools/setup.sh demo|test
+# Usage: tools/setup.sh demo|test|kernel
 # Each step looks first whether it is done: a second run takes a fraction of a second.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-kind=${1:?usage: tools/setup.sh demo|test}
+kind=${1:?usage: tools/setup.sh demo|test|kernel}
 
 say() { printf 'setup: %s\n' "$*"; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 2; }
@@ -49,6 +49,7 @@ mkdir -p .cache/setup
 if command -v dpkg-query >/dev/null; then
   lists=(tools/packages-demo.txt)
   [[ $kind == demo ]] || lists+=(tools/packages-test.txt)
+  [[ $kind != kernel ]] || lists+=(tools/packages-kernel.txt)
   mapfile -t wanted < <(packages "${lists[@]}")
   mapfile -t absent < <(missing "${wanted[@]}")
   ((${#absent[@]} == 0)) || install_packages "${absent[@]}"

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from kubetape.bundle.reader import Bundle
+from kubetape.capture.btf import Btf
 from tests.live.recording import record, rows
 
 pytestmark = pytest.mark.live
@@ -106,5 +107,7 @@ def test_as_many_retransmissions_and_drops_as_the_kernel_counts(tmp_path: Path, 
     assert [s["retransmit_count"] for s in last] == [segments]
     (refused,) = rows(bundle, "tcp_event", kind="connect", remote_port=7999)
     assert refused["detail"] == "refused"
-    assert rows(bundle, "tcp_event", kind="reset_sent", netns_id=netns[right], local_port=7999)
+    # Before kernel 6.10 (the tracepoint got a reason then) a reset in the name of no socket runs no tracepoint.
+    if (Btf.of_kernel().parameter_count("btf_trace_tcp_send_reset") or 0) >= 3:
+        assert rows(bundle, "tcp_event", kind="reset_sent", netns_id=netns[right], local_port=7999)
     assert rows(bundle, "tcp_event", kind="reset_received", netns_id=netns[left], remote_port=7999)

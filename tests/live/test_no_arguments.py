@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from kubetape.bundle.reader import Bundle
+from tests.live.recording import SLOWER
 
 pytestmark = pytest.mark.live
 
@@ -16,7 +17,8 @@ pytestmark = pytest.mark.live
 @pytest.mark.parametrize(("options", "kept"), [([], True), (["--no-arguments"], False)])
 def test_command_lines_are_kept_only_when_wanted(tmp_path: Path, options: list[str], kept: bool) -> None:
     bundle = tmp_path / "arguments.ktape"
-    running = subprocess.Popen(["sleep", "61.25"])
+    sleep = f"{61.25 * SLOWER}"
+    running = subprocess.Popen(["sleep", sleep])
     try:
         kubetape = [sys.executable, "-m", "kubetape", "record", "-o", str(bundle), "--no-kubernetes", *options]
         subprocess.run([*kubetape, "--", "sh", "-c", "sleep 1.125"], check=True, capture_output=True)
@@ -24,6 +26,6 @@ def test_command_lines_are_kept_only_when_wanted(tmp_path: Path, options: list[s
         running.kill()
         running.wait()
     arguments = [text for text in Bundle(bundle).table("process")["arguments"].to_pylist() if text]
-    assert ("sleep 61.25" in arguments) == kept
+    assert (f"sleep {sleep}" in arguments) == kept
     assert ("sleep 1.125" in arguments) == kept
     assert bool(arguments) == kept

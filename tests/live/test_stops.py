@@ -60,7 +60,7 @@ def before() -> Iterator[set[str]]:
 
 @pytest.fixture
 def talking() -> Iterator[None]:
-    process = subprocess.Popen(chatter(20))
+    process = subprocess.Popen(chatter(20 * SLOWER))
     yield
     process.kill()
     process.wait()
@@ -171,7 +171,7 @@ def test_the_duration_and_connections_that_existed_before(tmp_path: Path, before
     bundle = Bundle(tmp_path / "x.ktape")
     node = bundle.manifest.nodes[0]
     assert node.stop_reason == "duration"
-    assert 1.9e9 < node.end_ns - node.start_ns < 4e9
+    assert 1.9e9 < node.end_ns - node.start_ns < 4e9 * SLOWER
     found = rows(bundle, "connection")
     assert {c["existed_before"] for c in found} == {True}
     assert {(c["side"], c["side_basis"]) for c in found if c["local_port"] == port} == {("server", "listener")}
@@ -191,7 +191,7 @@ def test_the_duration_and_connections_that_existed_before(tmp_path: Path, before
 
 
 def test_filters_keep_everything_else_out(tmp_path: Path, talking: None) -> None:
-    other = subprocess.Popen(chatter(20))
+    other = subprocess.Popen(chatter(20 * SLOWER))
     try:
         record(tmp_path / "x.ktape", "--duration", "1s", "--pid", str(other.pid))
     finally:
