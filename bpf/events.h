@@ -207,3 +207,27 @@ struct process_event {
 	u32 reserved_a;
 	u8 command[16];
 };
+
+#define SLICE_RUNNABLE 0	/* preempted, or gave way */
+#define SLICE_SLEEPING 1
+#define SLICE_BLOCKED 2
+#define SLICE_STOPPED 3
+#define SLICE_IDLE 4
+#define SLICE_NO_CALL (~0U)
+
+/* event EVENT_SLICE: a thread's stay on a CPU, in_ns to ts_ns, and the time off the CPU before it: off_ns to woke_ns
+ * in `state` and system call `call` (SLICE_NO_CALL: none), woke_ns (0: off_ns) to in_ns waiting for a CPU. */
+struct slice_event {
+	u64 ts_ns;
+	u8 kind;
+	u8 state;
+	u16 cpu;
+	u32 pid;
+	u32 tid;
+	u32 call;
+	u64 off_ns;
+	u64 woke_ns;
+	u64 in_ns;
+	u32 waker_tid;
+	u32 reserved_a;
+};

@@ -269,6 +269,7 @@ static __always_inline int moved(struct sock *sk, int result, int flags, u8 dire
 	} else if (!state->pid) {
 		struct owner_event owner = {};
 		state->pid = pid;
+		used_by(pid);
 		owner.ts_ns = now;
 		owner.kind = EVENT_OWNER;
 		owner.pid = pid;

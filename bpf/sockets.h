@@ -145,6 +145,19 @@ static __always_inline void addresses_of(struct sock *sk, u8 *local, u8 *remote,
 	*remote_port = bpf_ntohs(GET(sk, __sk_common.skc_dport));
 }
 
+#if KT_SCHED_IO
+/* Processes that used a socket: sched.c tells of their threads. */
+BPF_TABLE("lru_hash", u32, u8, sched_pids, 16384);
+#endif
+static __always_inline void used_by(u32 pid)
+{
+#if KT_SCHED_IO
+	u8 one = 1;
+	if (pid && pid != KT_SELF_PID)
+		sched_pids.update(&pid, &one);
+#endif
+}
+
 /* A recording that gives up its oldest part wants to be told of each socket again in the part that follows. */
 static __always_inline int is_told(struct socket_state *state)
 {
@@ -177,6 +190,7 @@ static __always_inline void tell(struct sock *sk, struct socket_state *state, u6
 	event.protocol = protocol_of(sk);
 	event.pid = pid_tgid >> 32;
 	event.tid = pid_tgid;
+	used_by(event.pid);
 	emit(PROBE_CONNECTION, &event, sizeof(event));
 }
 

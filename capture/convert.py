@@ -14,12 +14,20 @@ import numpy as np
 from kubetape.bundle.manifest import ClockAnchor, Manifest, Node, ProbeStatus
 from kubetape.bundle.schema import TABLES
 from kubetape.bundle.writer import BundleWriter
-from kubetape.capture import convert_connections, convert_data, convert_process, convert_tcp
+from kubetape.capture import convert_connections, convert_data, convert_process, convert_sched, convert_tcp
 from kubetape.capture.layouts import Layout
 from kubetape.capture.records import Array, windows
 from kubetape.capture.spool import SpoolReader
 
-_KEPT = ("connection_event", "owner_event", "state_event", "tcp_sample_event", "packet_event", "process_event")
+_KEPT = (
+    "connection_event",
+    "owner_event",
+    "state_event",
+    "tcp_sample_event",
+    "packet_event",
+    "process_event",
+    "slice_event",
+)
 
 # Which probe an event belongs to, for the counts in the manifest.
 _PROBE_OF = {
@@ -83,6 +91,8 @@ def convert(
         convert_process.write(
             writer, spool, node.name, arrays["process_event"], arguments, arrays["connection_event"], data.io_uring_pids
         )
+        if "slice_event" in layouts:
+            _write_slices(writer, spool, node, arrays.pop("slice_event"), layouts["slice_event"])
         for beat, total in zip(beats, np.cumsum(beat_counts).tolist(), strict=False):
             beat["events_count"] = total
         writer.write_rows("heartbeat", [{"node": node.name, **beat} for beat in beats])
@@ -91,6 +101,18 @@ def convert(
             extra_tables(writer)
         _count_probes(node, counts, data, busy, damaged, spool)
     return manifest
+
+
+def _write_slices(writer: BundleWriter, spool: SpoolReader, node: Node, events: Array, layout: Layout) -> None:
+    """sched_slice; what threads were doing at the end of the recording included."""
+    rest = [t for o in spool.objects("sched_threads") for t in o["threads"]]
+    names = {int(n): name for o in spool.objects("syscalls") for n, name in o["names"].items()}
+    open_ones = convert_sched.open_slices(rest, node.end_ns, layout)
+    if not len(events) and not len(open_ones):
+        return
+    table = writer.table("sched_slice")
+    for part in convert_sched.slice_tables(node.name, np.concatenate([events, open_ones]), names):
+        table.write(part)
 
 
 def _joined(parts: list[Array], layout: Layout) -> Array:

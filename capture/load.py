@@ -33,7 +33,11 @@ class Settings:
     arguments: bool = True
     control: bool = False  # the recorder turns something while it runs: --ring, --max-cpu
     direct: bool = True
+    sched: str = "io"  # whose threads sched.c tells of: 'io', 'all', 'none'
     probes: tuple[str, ...] = tuple(p.name for p in PROBES)
+
+    def wants(self, probe: str) -> bool:
+        return probe in self.probes and not (probe == "sched_slice" and self.sched == "none")
 
 
 def source(settings: Settings, types: Btf | None) -> str:
@@ -55,6 +59,7 @@ def source(settings: Settings, types: Btf | None) -> str:
         "KT_FILTER_NETNS": int(settings.filter_netns),
         "KT_CONTROL": int(settings.control),
         "KT_ARGUMENTS": int(settings.arguments),
+        "KT_SCHED_IO": int(settings.sched == "io"),
         # x86-64 and arm64 without KASAN; x86 with FRED and old 32-bit kernels pad the top, which these do not.
         "KT_STACK_BYTES": 16384,
         "KT_STACK_PADDING": 0,
@@ -74,7 +79,7 @@ def source(settings: Settings, types: Btf | None) -> str:
         return _INCLUDE.sub(lambda match: expand(match[1]), text)
 
     for probe in PROBES:
-        if probe.name in settings.probes:
+        if settings.wants(probe.name):
             lines += [expand(name) for name in probe.sources]
     return "\n".join(lines) + "\n"
 
@@ -97,7 +102,7 @@ def _kernel_defines(types: Btf | None) -> list[str]:
         oom_task = (types.parameter_count("btf_trace_mark_victim") or 1) > 1
         bit_fields = not types.has_member("sock", "sk_protocol") or types.has_member("sock", "__sk_flags_offset")
         consumed = 1
-    lines = [f"#define KT_OOM_TASK {int(oom_task)}"]
+    lines = [f"#define KT_OOM_TASK {int(oom_task)}", *_switch_defines(types)]
     if bit_fields:
         lines.append("#define KUBETAPE_SK_BITFIELDS 1")
     if arguments["kfree_skb"] >= 3:
@@ -112,6 +117,16 @@ def _kernel_defines(types: Btf | None) -> list[str]:
     if arguments["tcp_send_reset"] >= 3:
         lines.append("#define KT_RESET_REASON 1")
     return lines
+
+
+def _switch_defines(types: Btf | None) -> list[str]:
+    """Where sched_switch says which state a thread left the CPU in: an argument (5.18+), or the thread's member."""
+    if types is None:
+        argument, renamed = kernel_version() >= (5, 18, 0), kernel_version() >= (5, 14, 0)
+    else:
+        argument = (types.parameter_count("btf_trace_sched_switch") or 0) > 3
+        renamed = types.has_member("task_struct", "__state")
+    return [f"#define KT_SWITCH_STATE {int(argument)}"] + ["#define KT_TASK_STATE_NEW 1"] * renamed
 
 
 @dataclass
@@ -175,7 +190,7 @@ def _load_mode(
         prepare(module)
     loaded = Loaded(module, settings)
     for probe in PROBES:
-        if probe.name not in settings.probes:
+        if not settings.wants(probe.name):
             loaded.statuses.append(ProbeStatus(probe.name, status="off", cost=probe.cost))
             continue
         loaded.statuses.append(_attach_probe(loaded, probe, types, allowed))

@@ -90,6 +90,13 @@ PROBES: tuple[Probe, ...] = (
         3,
     ),
     Probe(
+        "sched_slice",
+        ("sched.c",),
+        (_tracing("sched_switch@sched_switch", "sched_waking@sched_waking"),),
+        "when threads ran, waited for a CPU and slept is missing: a request's time cannot be split",
+        5,
+    ),
+    Probe(
         "udp_peer",
         ("udp_peer.c",),
         ((Target("cgroup", "udp4_peer", "UDP4_RECVMSG"), Target("cgroup", "udp6_peer", "UDP6_RECVMSG")),),

@@ -23,6 +23,7 @@ from kubetape.capture.btf import Btf
 from kubetape.capture.columns import address_text
 from kubetape.capture.control import Control
 from kubetape.capture.convert import convert
+from kubetape.capture.convert_sched import read_threads
 from kubetape.capture.kubernetes.snapshot import Session, SnapshotOptions
 from kubetape.capture.layouts import layouts
 from kubetape.capture.probes import PROBES
@@ -30,6 +31,7 @@ from kubetape.capture.ring import Ring, complete_prefix
 from kubetape.capture.samplers.files import host_root
 from kubetape.capture.scope import Scope
 from kubetape.capture.spool import VERSION, SpoolFullError, SpoolReader, SpoolWriter, remove
+from kubetape.capture.syscalls import syscall_names
 from kubetape.errors import CaptureError, KubetapeError
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ class Options:
     payload_bytes: int = 4096
     max_bytes: int | None = None
     max_memory: int | None = None
+    sched: str = "io"  # scheduler slices of: 'io' processes that use sockets, 'all', 'none'
     max_cpu: float | None = None  # of one CPU, for recorder and programs together: 0.05
     ring: bool = False  # when max_bytes is used up, give up the oldest part instead of ending
     spool_folder: str | None = None
@@ -135,6 +138,7 @@ class Recorder:
             arguments=options.arguments,
             control=options.ring or options.max_cpu is not None,
             direct=options.direct,
+            sched=options.sched,
         )
         if options.max_memory is not None:
             while settings.ring_bytes > max(1 << 20, options.max_memory // 4):
@@ -193,6 +197,8 @@ class Recorder:
         try:
             self._header(spool, loaded, types, start_ns, cgroups)
             spool.json("anchor", anchor=dataclasses.asdict(host.clock_anchor()))
+            if loaded.settings.wants("sched_slice"):
+                spool.json("syscalls", names=syscall_names())
             for name, rows in self._objects.items():
                 spool.json("rows", table=name, rows=rows)
             self._start_samplers(loaded)
@@ -234,6 +240,8 @@ class Recorder:
             self._loss(spool, loaded)
             spool.json("anchor", anchor=dataclasses.asdict(host.clock_anchor()))
             self._world(spool, cgroups, scope, "end")
+            if loaded.settings.wants("sched_slice"):
+                spool.json("sched_threads", threads=read_threads(loaded.module))
             spool.json("end", **self._end)
         except SpoolFullError:
             self._notes.append("no room for the state of the node at the end of the recording")
@@ -268,6 +276,7 @@ class Recorder:
                     "payload": options.payload,
                     "payload_bytes": options.payload_bytes,
                     "arguments": options.arguments,
+                    "sched": options.sched,
                     "pids": options.pids,
                     "ports": options.ports,
                     "namespaces": options.namespaces,

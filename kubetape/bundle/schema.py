@@ -195,7 +195,7 @@ backlog_max int32 limit of the accept queue | udp
     # ---- scheduler, processes -------------------------------------------------------------------------
     _t(
         "sched_slice",
-        "one interval of one thread in one scheduler state",
+        "one interval of one thread in one scheduler state, in which it neither changed state nor CPU; a thread's rows follow each other without gap or overlap from when it is first seen leaving a CPU to its end or the recording's; a wait is cut at the recording's end. Default: threads of processes that used a socket in the recording",
         _EVENT
         + """
 duration_ns int64 length, ns
@@ -203,9 +203,9 @@ pid int32 process
 tid int32 thread
 state label 'running', 'runnable' (waiting for a CPU), 'sleeping' (interruptible), 'blocked' (uninterruptible), 'stopped', 'idle'
 cpu int16 CPU it ran on | not running
-syscall label system call the thread is in while off the CPU | in no system call or not known
+syscall label system call in which it left the CPU, the same for the sleep and the wait for a CPU after it | running, in no system call or not known
 wait_connection_id int64 connection the system call waits on | none or not known
-waker_tid int32 thread that woke it | not woken
+waker_tid int32 thread on whose CPU the waking ran: the waker, or whichever thread an interrupt (timer, network card) borrowed; of a sleep and of the wait after it | running, preempted, or not woken
 stack_id int64 stack.stack_id where it went to sleep | not sampled
 """,
         "node ts_ns",

@@ -65,6 +65,13 @@ class Share(click.ParamType):  # type: ignore[type-arg]
     help="Bytes to keep: none; the first ones of each call, few in bulk transfers; or those of every call.",
 )
 @click.option("--payload-bytes", type=Size(), help="At most so many per call. Default: 4096; with full 64K.")
+@click.option(
+    "--sched",
+    type=click.Choice(["io", "all", "none"]),
+    default="io",
+    show_default=True,
+    help="Running, waiting and sleeping of threads: of processes that use sockets; of all; of none.",
+)
 @click.option("--max-bytes", type=Size(), help="Stop when the spool reaches this size.")
 @click.option("--ring", is_flag=True, help="With --max-bytes: do not stop there, but give up the oldest part.")
 @click.option(
@@ -94,6 +101,7 @@ def command(
     ports: tuple[int, ...],
     payload: str,
     payload_bytes: int | None,
+    sched: str,
     max_bytes: int | None,
     ring: bool,
     max_cpu: float | None,
@@ -121,6 +129,7 @@ def command(
         pods=pods,
         payload=payload,
         payload_bytes=limit,
+        sched=sched,
         max_bytes=max_bytes,
         max_memory=max_memory,
         max_cpu=max_cpu,
