@@ -151,6 +151,8 @@ def decode_connection(
     # The first bytes may be among those that were lost: what makes no sense as a beginning may as a middle.
     for begun in (True, False) if from_start and not streams.datagrams else (from_start,):
         ranked = _rank(pair, ends, streams.datagrams, begun, registry, servers.get(server))
+        if begun != from_start:
+            ranked = [rank for rank in ranked if rank[0] >= SURE_SCORE]
         best = _decode_best(streams, pair, ends, begun, ranked, registry, shared, best)
         if best.frame_count and best.unread_bytes <= seen_bytes * MAX_UNREAD_SHARE:
             break

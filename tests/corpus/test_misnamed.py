@@ -29,8 +29,11 @@ CONNECTIONS = 6  # of each capture
 FAMILIES = ({"dns", "mdns", "llmnr"}, {"http2", "grpc"}, {"http1", "websocket"})
 
 
-def conversations(folder: Path) -> Iterator[tuple[str, ConnectionStreams]]:
-    """(protocol found with all to choose from, streams) of connections that speak one known protocol."""
+def conversations(folder: Path) -> Iterator[tuple[list[str], ConnectionStreams]]:
+    """(protocols found with all to choose from, streams) of connections that speak a known one.
+
+    Several where a connection changes: TLS behind PostgreSQL's question for it, HTTP/2 behind an upgrade.
+    """
     captures = sorted(p for p in folder.iterdir() if p.suffix in (".pcap", ".pcapng", ".cap"))
     for path in captures[:: max(1, len(captures) // CAPTURES)][:CAPTURES]:
         with tempfile.TemporaryDirectory() as place:
@@ -48,7 +51,7 @@ def conversations(folder: Path) -> Iterator[tuple[str, ConnectionStreams]]:
                 ends = Endpoints("10.0.0.1", 40000, "10.0.0.2", 9, True)
                 found = decode_connection(streams, ends, True, True, registry(), {})
                 if found.protocol is not None:
-                    yield found.protocol, streams
+                    yield found.protocols, streams
 
 
 def misnamed() -> tuple[collections.Counter[tuple[str, str]], collections.Counter[str]]:
@@ -56,10 +59,11 @@ def misnamed() -> tuple[collections.Counter[tuple[str, str]], collections.Counte
     wrong: collections.Counter[tuple[str, str]] = collections.Counter()
     tried: collections.Counter[str] = collections.Counter()
     for folder in sorted(p for p in CORPUS.iterdir() if p.is_dir()):
-        for spoken, streams in conversations(folder):
+        for protocols, streams in conversations(folder):
+            spoken = protocols[0]
             tried[spoken] += 1
             for name, protocol in registry().items():
-                if name == spoken or any({name, spoken} <= family for family in FAMILIES):
+                if name in protocols or any({name, spoken} <= family for family in FAMILIES):
                     continue
                 if ("udp" if streams.datagrams else "tcp") not in protocol.transports:
                     continue

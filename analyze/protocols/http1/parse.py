@@ -339,7 +339,11 @@ def detect(sample: Sample) -> float:
     if asks and answers:
         return 0.97
     if asks:
-        return 0.8 if not sample.server else 0.6
+        if not sample.server:
+            return 0.8
+        # A server that says no HTTP: bytes of a body, if the requests begin where something begins.
+        begins = any(find_request(run, 0) == 0 for run in (sample.client, *sample.client_runs))
+        return 0.6 if begins else 0.4
     if answers:
         return 0.75 if not sample.client else 0.5
     if sample.from_start and not sample.datagrams and find_response(sample.server, 0) == 0:

@@ -61,4 +61,6 @@ def _reply(data: bytes, pos: int) -> int:
     got = read_text_reply(data, pos, Walk())
     if not isinstance(got, tuple):
         return 0
+    if got[1].word == "OK" and got[1].message:
+        return 0  # nothing follows it; other servers say "OK ready"
     return 1 if got[1].word in _COMMON_REPLIES else 2

@@ -68,8 +68,32 @@ def test_random_bytes_have_no_name() -> None:
             streams = ConnectionStreams(
                 1, "wire", datagrams, stream(client, 0, datagrams, 0), stream(server, 0, datagrams, 500)
             )
-            decoded = decode_connection(streams, ENDS, True, False, registry(), {})
+            ends = dataclasses.replace(ENDS, server_port=chance.choice(PORTS))
+            decoded = decode_connection(streams, ends, True, False, registry(), {})
             assert decoded.protocol is None, (decoded.protocol, client, server)
+
+
+SMTP = (
+    [b"EHLO me.test\r\n", b"DATA\r\n", b"Subject: hi\r\n\r\nGET /this HTTP/1.1\r\n.\r\n", b"QUIT\r\n"],
+    [b"220 mail.test ESMTP\r\n", b"250-mail.test\r\n250 PIPELINING\r\n", b"354 go on\r\n", b"221 Bye\r\n"],
+)
+IRC = (
+    [b"NICK me\r\nUSER me 0 * :Me\r\n", b"PING :x\r\n", b"JOIN #c\r\n"],
+    [b":irc.test 001 me :Welcome\r\n", b"PONG :x\r\n"],
+)
+LINES = ([b"hello there\n", b"set the table\n", b"get it\n"], [b"OK so far\n", b"one two three\n"])
+NUMBERS = ([bytes([0, 0, 0, 1]) * 8, bytes(64)], [bytes([1, 0, 0, 0]) * 8, bytes(range(64))])
+PORTS = sorted({port for protocol in registry().values() for port in protocol.ports})
+
+
+@pytest.mark.parametrize("spoken", [SMTP, IRC, LINES, NUMBERS], ids=["smtp", "irc", "lines", "numbers"])
+@pytest.mark.parametrize("from_start", [True, False])
+def test_other_protocols_have_no_name_on_any_port(spoken: tuple[list[bytes], list[bytes]], from_start: bool) -> None:
+    streams = ConnectionStreams(1, "wire", False, stream(spoken[0], 0, False, 0), stream(spoken[1], 0, False, 500))
+    for port in PORTS:
+        ends = Endpoints("10.0.0.1", 40000, "10.0.0.2", port, True)
+        decoded = decode_connection(streams, ends, True, from_start, registry(), {})
+        assert decoded.protocol is None, (decoded.protocol, port)
 
 
 @pytest.mark.corpus
