@@ -21,7 +21,8 @@ from kubetape.capture.pcap import import_pcap
 from kubetape.errors import KubetapeError
 from tests.conftest import CORPUS
 
-pytestmark = pytest.mark.corpus
+# The whole corpus takes a minute; a machine busy with other tests needs several.
+pytestmark = [pytest.mark.corpus, pytest.mark.timeout(1800)]
 FLOORS_FILE = Path(__file__).parent / "floors.json"
 
 
