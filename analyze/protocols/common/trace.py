@@ -220,6 +220,8 @@ _READERS: dict[str, Callable[[str, _Carriers], _Found | None]] = {
     # In order of trust: carriers of a trace with spans first, ids of single requests last.
     "traceparent": _traceparent,
     "elastic-apm-traceparent": _traceparent,
+    # What a server answers (W3C Trace Context level 2): the same form.
+    "traceresponse": _traceparent,
     "b3": _b3_single,
     "x-b3-traceid": _b3_multi,
     "uber-trace-id": _uber,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from kubetape.analyze.normalise.sql import digest
+from kubetape.analyze.protocols.common.trace import read_sql_comment_trace
 from kubetape.analyze.protocols.contract import CLIENT, Connection, Decoder, Parsed, Request, Side
 from kubetape.analyze.protocols.tds import types as t
 from kubetape.analyze.protocols.tds.parse import (
@@ -90,6 +91,9 @@ class TdsDecoder(Decoder):
             row.statement = statement or name
             row.resource = digest(statement, "tds")[1] if statement else name
             row.attributes = {"procedure": name}
+        if row.statement and (trace := read_sql_comment_trace(row.statement)) is not None:
+            row.trace_id, row.span_id, row.parent_span_id = trace.trace_id, trace.span_id, trace.parent_span_id
+            row.attributes = {**(row.attributes or {}), "trace_carrier": trace.carrier}
         self._open = (row, span)
 
     def _on_answered(self, body: bytes, span: Span) -> None:

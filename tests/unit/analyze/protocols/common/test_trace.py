@@ -25,6 +25,7 @@ LIGHTSTEP = base64.b64encode(
     [
         ({"traceparent": W3C}, (TRACE, SPAN, None)),
         ({"elastic-apm-traceparent": W3C}, (TRACE, SPAN, None)),
+        ({"traceresponse": W3C}, (TRACE, SPAN, None)),
         ({"b3": f"{TRACE}-{SPAN}-1-{PARENT}"}, (TRACE, SPAN, PARENT)),
         (
             {"x-b3-traceid": SPAN, "x-b3-spanid": PARENT, "x-b3-parentspanid": SPAN},
