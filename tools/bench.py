@@ -1,7 +1,7 @@
 """Measurements beside other tools, in one run: `make bench` (root; servers and tools as for `make test`).
 
 Recording: redis-benchmark against a private redis-server, in turn alone, under `kubetape record` and under tcpdump.
-Analysis: CPU seconds of `kubetape import pcap` and of computing `request`, beside tshark printing the same fields.
+Analysis: see tools/bench_analysis.py.
 Every figure is printed with its unit; ratios are medians of pairs from neighbouring runs.
 """
 
@@ -11,8 +11,6 @@ import contextlib
 import json
 import os
 import re
-import resource
-import shutil
 import signal
 import socket
 import statistics
@@ -23,6 +21,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tools import bench_analysis
+
 KUBETAPE = [sys.executable, "-m", "kubetape"]
 ROUNDS = 3
 REQUESTS = 200_000
@@ -30,7 +30,7 @@ CLIENTS = 20
 
 
 def main() -> int:
-    missing = [tool for tool in ("redis-server", "redis-benchmark", "tcpdump", "tshark") if not shutil.which(tool)]
+    missing = bench_analysis.needed()
     if missing or os.geteuid() != 0:
         print(f"bench: needs root and {', '.join(missing) or 'nothing else'}", file=sys.stderr)
         return 2
@@ -38,9 +38,7 @@ def main() -> int:
         folder = Path(name)
         with bpf_stats(), redis(folder) as port:
             recording(folder, port)
-            pcap = captured(folder, port)
-        analysis(folder, pcap)
-    return 0
+        return bench_analysis.main([str(folder)])
 
 
 @contextlib.contextmanager
@@ -161,36 +159,6 @@ def costs(bundle: Path, what: str) -> None:
     for row in json.loads(done.stdout or "[]"):
         if row["time_ns"]:
             print(f"  {what}: the recorder itself used {100 * row['cpu_ns'] / row['time_ns']:.1f} % of one CPU")
-
-
-def captured(folder: Path, port: int) -> Path:
-    """A capture of REQUESTS Redis requests."""
-    pcap = folder / "redis.pcap"
-    with tcpdump(pcap, port):
-        throughput(port)
-    return pcap
-
-
-def cpu_seconds(command: list[str]) -> float:
-    """User and system time of a whole process, its children included."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
-
-
-def analysis(folder: Path, pcap: Path) -> None:
-    bundle = folder / "redis.ktape"
-    tshark = ["tshark", "-r", str(pcap), "-d", "tcp.port==1-65535,resp", "-T", "fields"]
-    tshark += [w for f in ("frame.time_epoch", "ip.src", "ip.dst", "resp.bulk_string.value") for w in ("-e", f)]
-    theirs = cpu_seconds(tshark)
-    importing = cpu_seconds([*KUBETAPE, "import", "pcap", str(pcap), "-o", str(bundle)])
-    asking = cpu_seconds([*KUBETAPE, "sql", str(bundle), "SELECT count(*), avg(latency_ns) FROM request"])
-    print(f"analysis: {pcap.stat().st_size / 1e6:.0f} MB capture of {REQUESTS} Redis requests, CPU seconds")
-    print(f"  tshark, four fields  {theirs:6.2f}")
-    print(f"  import               {importing:6.2f}")
-    print(f"  request computed     {asking:6.2f}   {asking / theirs:.2f} of tshark")
-    print(f"  both                 {importing + asking:6.2f}   {(importing + asking) / theirs:.2f} of tshark")
 
 
 if __name__ == "__main__":
