@@ -28,6 +28,7 @@ test-kernel:
 bench:
 	@tools/setup.sh test
 	@$(PYTHON) -m tools.bench
+	@$(PYTHON) -m tools.bench_recording
 
 # The recorder's image as an OCI archive (out/), from Debian packages alone; needs root and debootstrap.
 image:
