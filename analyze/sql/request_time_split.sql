@@ -1,5 +1,5 @@
 -- One row: where the time of one request went, as far as it was seen. The parts add up to total_ns.
--- Inputs: logical_request, call, child_call, request
+-- Inputs: logical_request, call, child_call, request, request_thread_time
 -- Columns:
 --   request_id BIGINT: the request (logical_request.request_id).
 --   server VARCHAR: who served it.
@@ -11,6 +11,12 @@
 --   downstream_call_count BIGINT: those calls. NULL where the server was not seen.
 --   slowest_callee VARCHAR: who took the most of downstream_ns. NULL without calls.
 --   own_ns BIGINT: of server_ns what is left: computing, waiting for a CPU, for locks, for disks, ns. NULL where not known.
+--   on_cpu_ns BIGINT: of own_ns and the calls: the serving thread was running, ns. NULL where the scheduler was not recorded.
+--   run_queue_ns BIGINT: it waited for a CPU, ns. NULL as above.
+--   lock_ns BIGINT: it waited for a lock or another thread, ns. NULL as above.
+--   timer_ns BIGINT: it slept until a time of its own choice, ns. NULL as above.
+--   disk_ns BIGINT: it waited for storage, ns. NULL as above.
+--   unexplained_ns BIGINT: of server_ns what neither calls to others nor the parts above account for, ns. NULL as above.
 WITH _interval AS (
     -- Calls of one thread follow each other; those of another thread on behalf of the request are not seen.
     SELECT c.parent_request_id, c.callee, c.latency_ns, k.network_ns,
@@ -38,8 +44,13 @@ SELECT l.request_id, l.server_name AS server, l.latency_ns AS total_ns, l.latenc
     CASE WHEN l.server_latency_ns IS NOT NULL THEN least(l.server_latency_ns, coalesce(d.downstream_ns, 0)) END AS downstream_ns,
     d.network_ns AS downstream_network_ns,
     CASE WHEN l.server_latency_ns IS NOT NULL THEN coalesce(d.calls, 0) END AS downstream_call_count, d.slowest_callee,
-    l.server_latency_ns - least(l.server_latency_ns, coalesce(d.downstream_ns, 0)) AS own_ns
+    l.server_latency_ns - least(l.server_latency_ns, coalesce(d.downstream_ns, 0)) AS own_ns,
+    t.on_cpu_ns, t.run_queue_ns, t.lock_ns, t.timer_ns, t.disk_ns,
+    -- Waits on sockets are the calls; computing within them (their preparation) is counted as computing.
+    greatest(0, l.server_latency_ns - greatest(coalesce(d.downstream_ns, 0), t.socket_ns) - t.on_cpu_ns - t.run_queue_ns - t.lock_ns
+        - t.timer_ns - t.disk_ns) AS unexplained_ns
 FROM logical_request AS l
 LEFT JOIN _down AS d ON d.parent_request_id = l.server_request_id
+LEFT JOIN request_thread_time AS t ON t.request_id = l.server_request_id
 WHERE l.latency_ns IS NOT NULL
 ORDER BY l.request_id
