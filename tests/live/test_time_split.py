@@ -84,7 +84,7 @@ def test_every_part_is_found(tmp_path: Path) -> None:
         return statistics.median(float(row[column]) for row in rows)
 
     def measured(part: str) -> float:
-        return statistics.median(part_of[part] for part_of in parts)
+        return statistics.median(float(part_of[part]) for part_of in parts)
 
     assert found("timer_ns") == pytest.approx(measured("timer"), rel=0.1)
     assert found("lock_ns") == pytest.approx(measured("lock"), rel=0.1)
