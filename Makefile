@@ -27,8 +27,8 @@ test-kernel:
 
 bench:
 	@tools/setup.sh test
-	@$(PYTHON) -m tools.bench
 	@$(PYTHON) -m tools.bench_recording
+	@$(PYTHON) -m tools.bench_analysis
 
 # The recorder's image as an OCI archive (out/), from Debian packages alone; needs root and debootstrap.
 image:
