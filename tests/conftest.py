@@ -33,6 +33,8 @@ def missing_for(marker: str) -> str:
     return ""
 
 
+# First: pytest-xdist reads the groups in the same hook.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     def is_live(item: pytest.Item) -> bool:
         return any(item.get_closest_marker(name) for name in ("live", "lab"))

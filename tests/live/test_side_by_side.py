@@ -7,6 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,20 +36,20 @@ Rows = dict[tuple[int, str], list[tuple[Any, ...]]]
 
 
 @pytest.fixture(scope="module")
-def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Analysis]:
+def bundles() -> Iterator[dict[str, Analysis]]:
     absent = [name for name in ("memcached", "mosquitto", "nats-server", "epmd", "tcpdump") if not shutil.which(name)]
     if absent and os.environ.get("CI") != "true":
         pytest.skip(f"not installed: {', '.join(absent)} (tools/setup.sh test)")
-    folder = tmp_path_factory.mktemp("beside")
+    # Not below pytest's folder, which only root may enter: PostgreSQL's server is not root.
+    folder = Path(tempfile.mkdtemp(prefix="kubetape-beside-"))
     folder.chmod(0o755)
-    for above in (folder.parent, folder.parent.parent):
-        above.chmod(above.stat().st_mode | 0o011)  # PostgreSQL's server is not root
     command = ["unshare", "--net", sys.executable, "-m", "tests.live.side_by_side", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 packets dropped by kernel" in done.stdout, done.stdout
     import_pcap([str(folder / "wire.pcap")], str(folder / "wire.ktape"))
-    return {name: Analysis(folder / f"{name}.ktape") for name in ("wire", "node")}
+    yield {name: Analysis(folder / f"{name}.ktape") for name in ("wire", "node")}
+    shutil.rmtree(folder)
 
 
 def told(analysis: Analysis, side: str, port: int) -> Rows:
