@@ -1,4 +1,4 @@
-"""What tests need from the machine, and the order they run in.
+"""What tests need from the machine.
 
 On a person's machine a test that needs root, eBPF, the lab's servers or the capture corpus is skipped where
 they are missing. In CI (`CI=true`) it fails there: a check that silently did not run is no check.
@@ -31,19 +31,6 @@ def missing_for(marker: str) -> str:
         absent = [program for program in LAB_PROGRAMS if not shutil.which(program)]
         return f"not installed: {', '.join(absent)} (tools/setup.sh test)" if absent else ""
     return ""
-
-
-# First: pytest-xdist reads the groups in the same hook.
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    def is_live(item: pytest.Item) -> bool:
-        return any(item.get_closest_marker(name) for name in ("live", "lab"))
-
-    # Last and in one group: they measure times and count packets, so no two of them may run at once.
-    items.sort(key=is_live)
-    for item in items:
-        if is_live(item):
-            item.add_marker(pytest.mark.xdist_group("live"))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
