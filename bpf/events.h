@@ -17,6 +17,7 @@
 #define EVENT_PROCESS 8
 #define EVENT_SLICE 9
 #define EVENT_BLOCK_IO 10
+#define EVENT_STACK 13
 
 #define DIRECTION_SEND 0
 #define DIRECTION_RECEIVE 1
@@ -230,4 +231,17 @@ struct slice_event {
 	u64 in_ns;
 	u32 waker_tid;
 	u32 reserved_a;
+};
+
+/* event EVENT_STACK: what a CPU was executing; kernel_frames, then user_frames addresses of 8 bytes follow, of each the
+ * innermost first. */
+struct stack_event {
+	u64 ts_ns;
+	u8 kind;
+	u8 reserved_a;
+	u16 cpu;
+	u32 pid;
+	u32 tid;
+	u16 kernel_frames;
+	u16 user_frames;
 };

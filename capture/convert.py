@@ -15,9 +15,11 @@ from kubetape.bundle.manifest import ClockAnchor, Manifest, Node, ProbeStatus
 from kubetape.bundle.schema import TABLES
 from kubetape.bundle.writer import BundleWriter
 from kubetape.capture import convert_connections, convert_data, convert_process, convert_sched, convert_tcp
+from kubetape.capture.convert_stacks import StackConverter
 from kubetape.capture.layouts import Layout
 from kubetape.capture.records import Array, windows
 from kubetape.capture.spool import SpoolReader
+from kubetape.capture.stacks import Spaces, from_spool
 
 _KEPT = (
     "connection_event",
@@ -41,6 +43,7 @@ _PROBE_OF = {
     "process_event": "process",
     "slice_event": "sched_slice",
     "block_io_event": "block_io",
+    "stack_event": "stack_sample",
 }
 
 
@@ -50,12 +53,14 @@ def convert(
     extra_tables: Callable[[BundleWriter], None] | None = None,
     end: dict[str, Any] | None = None,
     given: frozenset[str] = frozenset(),
+    spaces: Spaces | None = None,
 ) -> Manifest:
     """Write the bundle `output` from a spool; returns its manifest. Raises CaptureError, BundleError.
 
     extra_tables: writes tables that did not go through the spool (samplers, Kubernetes snapshot). end: the
     recording's last words, where they may not have found room in the spool. given: tables
-    that extra_tables writes, where the spool has an older state of them.
+    that extra_tables writes, where the spool has an older state of them. spaces: what was mapped in the processes
+    sampled, where the recorder still holds it.
     """
     header = spool.header
     layouts = {data["name"]: Layout.from_json(data) for data in header["layouts"]}
@@ -71,6 +76,7 @@ def convert(
         beats = [r for o in spool.objects("rows") if o["table"] == "heartbeat" for r in o["rows"]]
         beat_times = np.array([r["ts_ns"] for r in beats], np.int64)
         beat_counts = np.zeros(len(beats) + 1, np.int64)
+        stacks = StackConverter(layouts["stack_event"]) if "stack_event" in layouts else None
         data = convert_data.DataConverter(node.name, layouts, node.start_ns, node.end_ns)
         table = writer.table("socket_data")
         for window in windows(spool, layouts):
@@ -84,6 +90,8 @@ def convert(
             for name in kept:
                 kept[name].append(window.events(name))
             arguments.append(convert_process.arguments(window, layouts["process_event"]))
+            if stacks is not None:
+                stacks.feed(window)
         for part in data.rest():
             table.write(part)
         arrays = {name: _joined(parts, layouts[name]) for name, parts in kept.items()}
@@ -93,6 +101,9 @@ def convert(
         )
         if "slice_event" in layouts:
             _write_slices(writer, spool, node, arrays.pop("slice_event"), layouts["slice_event"])
+        if stacks is not None:
+            hertz = node.policy.get("stack_hz") or 1
+            stacks.write(writer, node.name, spaces or from_spool(spool, node.boot_id), hertz)
         for beat, total in zip(beats, np.cumsum(beat_counts).tolist(), strict=False):
             beat["events_count"] = total
         writer.write_rows("heartbeat", [{"node": node.name, **beat} for beat in beats])

@@ -33,10 +33,13 @@ class Settings:
     arguments: bool = True
     control: bool = False  # the recorder turns something while it runs: --ring, --max-cpu
     direct: bool = True
+    stack_hz: int = 0  # CPU samples per second and CPU; 0: none
     sched: str = "io"  # whose threads sched.c tells of: 'io', 'all', 'none'
     probes: tuple[str, ...] = tuple(p.name for p in PROBES)
 
     def wants(self, probe: str) -> bool:
+        if probe == "stack_sample" and not self.stack_hz:
+            return False
         return probe in self.probes and not (probe == "sched_slice" and self.sched == "none")
 
 
@@ -201,7 +204,11 @@ def _attach_probe(loaded: Loaded, probe: Probe, types: Btf | None, allowed: tupl
     rung: list[program.Attachment] = []
 
     def attach(target: Target) -> str:
-        attachment = attach_target(loaded.module, types, target, probe.name, loaded.settings.direct)
+        if target.kind == "perf":
+            hertz = loaded.settings.stack_hz
+            attachment = program.attach_timer(loaded.module, target.function, target.name, hertz, probe.name)
+        else:
+            attachment = attach_target(loaded.module, types, target, probe.name, loaded.settings.direct)
         rung.append(attachment)
         return attachment.mechanism
 

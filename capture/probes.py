@@ -97,6 +97,13 @@ PROBES: tuple[Probe, ...] = (
         5,
     ),
     Probe(
+        "stack_sample",
+        ("stack.c",),
+        ((Target("perf", "stack_sample", "cpu-clock"),),),
+        "which functions used the CPU is missing",
+        8,
+    ),
+    Probe(
         "udp_peer",
         ("udp_peer.c",),
         ((Target("cgroup", "udp4_peer", "UDP4_RECVMSG"), Target("cgroup", "udp6_peer", "UDP6_RECVMSG")),),

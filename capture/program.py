@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import os
 import platform
 import struct
@@ -286,6 +287,43 @@ def attach_kprobe(module: Module, kind: str, function: str, kernel_function: str
         raise OSError(errno.EOPNOTSUPP, f"{kind} refused: {str(error).splitlines()[0]}") from error
     descriptor = int(module.bpf.funcs[function.encode()].fd)
     return _KprobeAttachment(probe, f"{kind}:{kernel_function}", descriptor, [], (0, 0), module, kernel_function)
+
+
+_PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
+_TYPE_PERF_EVENT, _PERF_TYPE_SOFTWARE, _COUNT_CPU_CLOCK = 7, 1, 0
+_SAMPLE_BY_FREQUENCY = 1 << 10  # attr.freq
+_IOC_ENABLE, _IOC_SET_BPF = 0x2400, 0x40042408
+
+
+def attach_timer(module: Module, function: str, clock: str, hertz: int, probe: str) -> Attachment:
+    """Run a program `hertz` times a second of CPU time on every CPU that is online. Raises OSError."""
+    program = _load(function, _TYPE_PERF_EVENT, module.instructions(function), 0, 0)
+    descriptors = [program]
+    attributes = bytearray(112)
+    struct.pack_into("<IIQQ", attributes, 0, _PERF_TYPE_SOFTWARE, len(attributes), _COUNT_CPU_CLOCK, hertz)
+    struct.pack_into("<Q", attributes, 40, _SAMPLE_BY_FREQUENCY)
+    buffer = ctypes.create_string_buffer(bytes(attributes), len(attributes))
+    try:
+        for cpu in online_cpus():
+            event = _libc.syscall(_PERF_EVENT_OPEN[platform.machine()], buffer, -1, cpu, -1, 8)  # 8: close on exec
+            if event < 0:
+                number = ctypes.get_errno()
+                raise OSError(number, f"perf event on CPU {cpu}: {os.strerror(number)}")
+            descriptors.insert(0, int(event))
+            fcntl.ioctl(event, _IOC_SET_BPF, program)
+            fcntl.ioctl(event, _IOC_ENABLE, 0)
+    except OSError:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        raise
+    return Attachment(probe, f"perf:{clock}@{hertz}Hz", program, descriptors)
+
+
+def online_cpus() -> list[int]:
+    """Numbers of the CPUs in use."""
+    with open("/sys/devices/system/cpu/online") as file:
+        parts = [part.split("-") for part in file.read().strip().split(",")]
+    return [cpu for part in parts for cpu in range(int(part[0]), int(part[-1]) + 1)]
 
 
 def attach_cgroup(module: Module, function: str, hook: str, probe: str) -> Attachment:

@@ -6,6 +6,7 @@ that nothing falls between. Everything that must survive a kill goes through the
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -31,6 +32,7 @@ from kubetape.capture.ring import Ring, complete_prefix
 from kubetape.capture.samplers.files import host_root
 from kubetape.capture.scope import Scope
 from kubetape.capture.spool import VERSION, SpoolFullError, SpoolReader, SpoolWriter, remove
+from kubetape.capture.stacks import Spaces
 from kubetape.capture.syscalls import syscall_names
 from kubetape.errors import CaptureError, KubetapeError
 
@@ -56,6 +58,7 @@ class Options:
     payload_bytes: int = 4096
     max_bytes: int | None = None
     max_memory: int | None = None
+    stack_hz: int = 0  # CPU stack samples per second and CPU; 0: none
     sched: str = "io"  # scheduler slices of: 'io' processes that use sockets, 'all', 'none'
     max_cpu: float | None = None  # of one CPU, for recorder and programs together: 0.05
     ring: bool = False  # when max_bytes is used up, give up the oldest part instead of ending
@@ -108,7 +111,7 @@ class Recorder:
         self.spool_path = os.path.join(folder, os.path.basename(options.output) + ".spool")
         self._stop = ""
         self._lost_before: list[list[int]] = []
-        self._symbols: set[int] = set()
+        self._spaces = Spaces()
         self._notes: list[str] = []
         self._child: subprocess.Popen[bytes] | None = None
         self._command_status: int | None = None
@@ -139,6 +142,7 @@ class Recorder:
             control=options.ring or options.max_cpu is not None,
             direct=options.direct,
             sched=options.sched,
+            stack_hz=options.stack_hz,
         )
         if options.max_memory is not None:
             while settings.ring_bytes > max(1 << 20, options.max_memory // 4):
@@ -210,6 +214,7 @@ class Recorder:
             full = str(problem)
         end_ns = time.monotonic_ns()
         loaded.detach()
+        self._look_at_spaces(loaded, spool)
         if not full:
             try:
                 self._drain(spool, ring, everything=True)
@@ -277,6 +282,7 @@ class Recorder:
                     "payload_bytes": options.payload_bytes,
                     "arguments": options.arguments,
                     "sched": options.sched,
+                    "stack_hz": options.stack_hz,
                     "pids": options.pids,
                     "ports": options.ports,
                     "namespaces": options.namespaces,
@@ -301,6 +307,13 @@ class Recorder:
         spool.segment_json("processes", when="segment", processes=processes)
         if control is not None:
             control.next_generation()
+
+    def _look_at_spaces(self, loaded: load.Loaded, spool: SpoolWriter) -> None:
+        """What stack samples need of the processes at the end."""
+        if loaded.settings.wants("stack_sample"):
+            with contextlib.suppress(SpoolFullError):
+                self._spaces.look(loaded.module, spool)
+            self._spaces.finish()
 
     def _start_samplers(self, loaded: load.Loaded) -> None:
         try:
@@ -350,6 +363,8 @@ class Recorder:
         ended_at = 0.0
         while not self._stop:
             self._drain(spool, ring)
+            if loaded.settings.wants("stack_sample"):
+                self._spaces.look(loaded.module, spool)
             now = time.monotonic()
             if now >= next_second:
                 next_second += 1
@@ -507,11 +522,12 @@ class Recorder:
     def _convert(self) -> Result:
         spool = SpoolReader(self.spool_path)
         try:
-            manifest = convert(spool, self.options.output, self._extra_tables, self._end, frozenset(self._objects))
+            manifest = convert(spool, self.options.output, self._extra_tables, self._end, frozenset(self._objects), self._spaces)
         except KubetapeError as error:
             raise type(error)(f"{error}; what was recorded is kept: kubetape recover {self.spool_path} -o F") from error
         finally:
             spool.close()
+            self._spaces.close()
         remove(self.spool_path)
         return Result(manifest, self.options.output, self._command_status)
 

@@ -72,6 +72,12 @@ class Share(click.ParamType):  # type: ignore[type-arg]
     show_default=True,
     help="Running, waiting and sleeping of threads: of processes that use sockets; of all; of none.",
 )
+@click.option(
+    "--stacks/--no-stacks", default=True, show_default=True, help="Which functions use the CPU: samples of all CPUs."
+)
+@click.option(
+    "--stack-hz", type=click.IntRange(1, 1000), default=99, show_default=True, help="Samples per second and CPU."
+)
 @click.option("--max-bytes", type=Size(), help="Stop when the spool reaches this size.")
 @click.option("--ring", is_flag=True, help="With --max-bytes: do not stop there, but give up the oldest part.")
 @click.option(
@@ -102,6 +108,8 @@ def command(
     payload: str,
     payload_bytes: int | None,
     sched: str,
+    stacks: bool,
+    stack_hz: int,
     max_bytes: int | None,
     ring: bool,
     max_cpu: float | None,
@@ -130,6 +138,7 @@ def command(
         payload=payload,
         payload_bytes=limit,
         sched=sched,
+        stack_hz=stack_hz if stacks else 0,
         max_bytes=max_bytes,
         max_memory=max_memory,
         max_cpu=max_cpu,
