@@ -94,6 +94,11 @@ def parameters() -> dict[str, float]:
         "nxdomain_rps": 20.0,
         "slow_network_ms": 5.0,
         "surge_rps": 100.0,
+        "retry_ms": 1000.0,
+        "retry_factor": 3.0,
+        "pool_wait_ms": 20.0,
+        "slow_disk_ms": 20.0,
+        "clock_skew_ms": 10.0,
     }
 
 

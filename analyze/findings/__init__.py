@@ -6,13 +6,17 @@ A rule is two files in `rules/`: NAME.sql, a query whose rows are findings, and 
     -- First comment line: what the rule finds.
     -- Inputs: tables it reads.
     -- Kind: root, cause, consequence or notice.
-    -- Effect: failure or slowness. Optional; of a cause that its server may only pass on from those it calls.
+    -- Effect: failure, timeout, slowness or work. Optional; see below. Rows may have a column of their own for it.
     -- Rollup: yes. Optional; several findings that share an end of their edges are one about that end.
 
 and its columns: severity, scope_kind, scope, title, summary, evidence (a query that shows the rows), confidence
 (0 to 1), impact_ns (time it cost, for ranking), first_ns, last_ns, entities (names it is about); of a root also
 explains: names of pods, workloads, edges ("a -> b"), statement digests or nodes whose troubles follow from it, and,
 where it may itself only follow from what a workload does, yields_to: that workload.
+
+Effect, of a cause: failure is what a server may only pass on from those it calls; timeout is a failure that slowness
+can bring about; work is what a program does whatever happens to it. Of a root: slowness explains no failures and no
+work, only timeouts and what is slow. Without an effect everything is possible.
 
 One trouble shows in many rules, and the reader wants the smallest cause that explains it. So a cause whose scope a
 root explains becomes a notice that points to the root, and a consequence points to what explains the servers it
@@ -36,6 +40,7 @@ import pyarrow as pa
 from kubetape.errors import KubetapeError
 
 SEVERITIES = ("critical", "warning", "notice", "info")
+FAILURES = ("failure", "timeout")
 KINDS = ("root", "cause", "consequence", "notice")
 
 SCHEMA = pa.schema(
@@ -167,6 +172,11 @@ def _follows(finding: dict[str, Any], cause: dict[str, Any]) -> None:
     finding["severity"], finding["caused_by"] = "notice", cause["title"]
 
 
+def _may_explain(root: dict[str, Any], finding: dict[str, Any]) -> bool:
+    """By their effects: what only makes slow makes nobody answer with an error, and nobody ask more."""
+    return not (root["effect"] == "slowness" and finding["effect"] in ("failure", "work"))
+
+
 def _worst(findings: list[dict[str, Any]]) -> dict[str, Any]:
     return min(findings, key=lambda f: (SEVERITIES.index(f["severity"]), -(f["impact_ns"] or 0)))
 
@@ -229,12 +239,13 @@ def _yield(found: list[dict[str, Any]]) -> None:
 def _pass_on(found: list[dict[str, Any]], callees: dict[str, set[str]]) -> None:
     """Who fails because those it calls fail is not the cause; the one farthest down the calls is."""
     for finding in found:
-        if finding["kind"] != "cause" or finding["effect"] != "failure" or not _is_loud(finding):
+        if finding["kind"] != "cause" or finding["effect"] not in FAILURES or not _is_loud(finding):
             continue
         below = _reached([_place(finding)], callees) - {_place(finding)}
         mine = [
             f for f in found
-            if _is_loud(f) and (f["kind"] == "root" or f["effect"] == "failure") and _place(f) in below
+            if _is_loud(f) and (f["kind"] == "root" or f["effect"] in FAILURES) and _may_explain(f, finding)
+            and _place(f) in below
         ]  # fmt: skip
         deepest = [f for f in mine if not any(_place(o) in _reached([_place(f)], callees) - {_place(f)} for o in mine)]
         if deepest or mine:
@@ -247,7 +258,7 @@ def _point_to_roots(found: list[dict[str, Any]]) -> None:
     for finding in found:
         if finding["kind"] == "cause":
             about = {finding["scope"], *finding["entities"][1 if finding["scope_kind"] == "pod" else 0 :]}
-            mine = [r for r in roots if about & set(r["explains"] or [])]
+            mine = [r for r in roots if about & set(r["explains"] or []) and _may_explain(r, finding)]
             if mine:
                 _follows(finding, _worst(mine))
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.lab.errors import LabError
 
 # Controllers a fault may set limits with; the others do not matter to a pod.
-CONTROLLERS = ("cpu", "cpuacct", "memory", "pids")
+CONTROLLERS = ("cpu", "cpuacct", "memory", "pids", "blkio", "io")
 GONE_TIMEOUT_S = 10.0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from pathlib import Path
 
 from tests.lab.errors import LabError
 from tests.lab.shell import run
@@ -10,6 +11,8 @@ from tests.lab.shell import run
 # Labs take the first free /24 of this range, counting from their own number.
 POD_RANGE = ipaddress.ip_network("10.96.0.0/12")
 GATEWAY_HOST = 1
+# Of the whole machine, and only its first network namespace may write it.
+CONNTRACK_MAX = Path("/proc/sys/net/netfilter/nf_conntrack_max")
 
 
 def free_subnet(number: int) -> ipaddress.IPv4Network:

@@ -29,7 +29,7 @@ from tests.lab import database, metadata
 from tests.lab.cgroups import CgroupTree
 from tests.lab.errors import LabError
 from tests.lab.faults import Fault
-from tests.lab.network import Bridge, free_subnet
+from tests.lab.network import CONNTRACK_MAX, Bridge, free_subnet
 from tests.lab.pods import Pod
 
 APPS = Path(__file__).resolve().parent / "apps"
@@ -110,6 +110,7 @@ class Shop:
         # What faults run beside the pods' own programs, by name.
         self.helpers: dict[str, subprocess.Popen[bytes]] = {}
         self.threads: dict[str, tuple[threading.Thread, threading.Event]] = {}
+        self.conntrack_max = ""  # the machine's own limit, while a fault has another
         self.pods = {pod.name: pod for pod in self._plan()}
 
     # ---- the plan ---------------------------------------------------------------------------------
@@ -197,11 +198,18 @@ class Shop:
         for process in self.helpers.values():
             process.kill()
             process.wait()
+        self.restore_conntrack()
         remove(self.tree, self.bridge, self.folder)
         for pod in self.pods.values():
             for child in (pod.pause, pod.container):
                 if child is not None:
                     child.wait()
+
+    def restore_conntrack(self) -> None:
+        """The machine's limit as it was before a fault changed it."""
+        if self.conntrack_max:
+            CONNTRACK_MAX.write_text(self.conntrack_max)
+            self.conntrack_max = ""
 
     def release(self) -> None:
         """Leave the shop running when this process ends."""

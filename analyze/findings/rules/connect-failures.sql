@@ -22,6 +22,6 @@ SELECT
         WHEN 'refused' THEN ' (nothing listens there).' WHEN 'timeout' THEN ' (no answer at all: dropped on the way, or no such host).'
         WHEN 'unreachable' THEN ' (no route).' ELSE '.' END AS summary,
     'select * from tcp_event where kind = ''connect'' and detail <> ''ok''' AS evidence,
-    0.9 AS confidence, impact_ns, first_ns, last_ns, [client_name, server_name] AS entities
+    CASE WHEN why IN ('timeout', 'aborted') THEN 'timeout' ELSE 'failure' END AS effect, 0.9 AS confidence, impact_ns, first_ns, last_ns, [client_name, server_name] AS entities
 FROM _edge
 WHERE failed >= 3 AND failed / tries >= 0.05

@@ -1,7 +1,7 @@
 -- Established connections are cut off by a reset.
 -- Inputs: tcp_event, connection_health, connection, logical_request
 -- Kind: cause
--- Effect: failure
+-- Effect: timeout
 WITH _reset AS (
     SELECT h.client_name, h.server_name, e.connection_id, min(e.ts_ns) AS ts_ns,
         bool_or(e.kind = 'reset_received') AS is_received

@@ -1,6 +1,7 @@
 -- All CPUs of a node are busy and threads wait for one.
 -- Inputs: cpu_sample, node_sample, process_sample, process, cgroup, k8s_pod, logical_request, manifest_node
 -- Kind: root
+-- Effect: slowness
 WITH _step AS (
     SELECT node, cpu, ts_ns,
         -- Work of low priority gives way: it counts as idle.

@@ -1,6 +1,7 @@
 -- A container is throttled: it used up its CPU limit and has to wait.
 -- Inputs: cgroup_sample, cgroup, k8s_container, k8s_pod
 -- Kind: root
+-- Effect: slowness
 WITH _span AS (
     SELECT node, cgroup_id, max(throttled_ns) - min(throttled_ns) AS throttled_ns,
         max(throttled_count) - min(throttled_count) AS throttled, max(period_count) - min(period_count) AS periods,

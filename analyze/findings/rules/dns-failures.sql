@@ -26,6 +26,6 @@ SELECT
     'Asked of ' || server_name || ', p95 ' || coalesce(as_ms(p95_ns), 'unknown') || ', ' || nxdomain
         || ' NXDOMAIN (search path), most often ' || coalesce(name, '?') || '.' AS summary,
     'select * from dns_summary where client = ''' || client_name || '''' AS evidence,
-    0.85 AS confidence, impact_ns, first_ns, last_ns, [client_name, server_name] AS entities, []::VARCHAR[] AS explains
+    CASE WHEN unanswered + failed >= 0.02 * queries THEN '' ELSE 'slowness' END AS effect, 0.85 AS confidence, impact_ns, first_ns, last_ns, [client_name, server_name] AS entities, []::VARCHAR[] AS explains
 FROM _client
 WHERE queries >= 5 AND (unanswered + failed + slow >= greatest(3, 0.02 * queries) OR nxdomain >= greatest(10, 0.5 * queries))

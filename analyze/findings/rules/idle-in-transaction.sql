@@ -1,6 +1,7 @@
 -- Transactions stay open while the application does something else.
 -- Inputs: transaction, lock_wait
 -- Kind: root
+-- Effect: slowness
 WITH _waiting AS (
     SELECT holder_connection_id, list(DISTINCT left(md5(statement_pattern), 16)) AS digests, count(*) AS waits, sum(wait_ns) AS wait_ns
     FROM lock_wait GROUP BY holder_connection_id

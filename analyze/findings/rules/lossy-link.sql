@@ -1,6 +1,7 @@
 -- Packets between two workloads are lost: their data is sent again far more often than a healthy network needs.
 -- Inputs: connection_health, connection_identity, edge
 -- Kind: root
+-- Effect: slowness
 -- Rollup: yes
 WITH _end AS (
     -- The far end's pod is named where the loss keeps to one of several.

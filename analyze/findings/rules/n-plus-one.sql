@@ -1,6 +1,7 @@
 -- One request runs the same statement again and again.
 -- Inputs: child_call
 -- Kind: cause
+-- Effect: work
 WITH _repeat AS (
     SELECT parent_request_id, server, endpoint, callee, protocol, resource, count(*) AS calls, sum(latency_ns) AS spent_ns,
         min(start_ns) AS first_ns, max(start_ns) AS last_ns, count(DISTINCT operation) AS operations

@@ -28,6 +28,7 @@ SELECT
         || coalesce(s.status, 'no answer') AS title,
     s.errors || ' of ' || s.requests || ' requests failed' || coalesce('; most often: ' || left(s.message, 200), '') || '.' AS summary,
     'select * from logical_request where is_error and server_name = ''' || s.server_name || '''' AS evidence,
+    CASE WHEN coalesce(s.status, 'no answer') IN ('504', '408', '4', 'no answer') THEN 'timeout' ELSE 'failure' END AS effect,
     0.9 AS confidence, s.impact_ns, s.first_ns, s.last_ns, [s.server_name] AS entities
 FROM _server AS s LEFT JOIN _one AS o USING (server_name, protocol)
 WHERE s.errors >= 5 AND s.errors / s.requests >= getvariable('error_ratio')

@@ -1,6 +1,7 @@
 -- One kind of command keeps a cache busy: a server with one thread serves nobody else meanwhile.
 -- Inputs: logical_request
 -- Kind: root
+-- Effect: slowness
 WITH _command AS (
     SELECT server_name, protocol, operation, count(*) AS calls, mode(statement) AS example, mode(client_name) AS client,
         quantile_disc(coalesce(server_latency_ns, latency_ns), 0.5) AS p50_ns,

@@ -1,14 +1,19 @@
 -- One pod of a workload answers slower than its siblings do, on the same operations.
--- Inputs: logical_request
+-- Inputs: logical_request, request_time_split
 -- Kind: cause
 WITH _own AS (
-    SELECT server_name, server_namespace, server_pod, server_version, protocol,
-        coalesce(server_latency_ns, latency_ns) AS own_ns, server_latency_ns IS NOT NULL AS from_server, start_ns
-    FROM logical_request
-    WHERE server_pod IS NOT NULL AND coalesce(server_latency_ns, latency_ns) IS NOT NULL
+    -- In whole, and without what it waited for others: a slow server behind all of them hides the odd one.
+    SELECT l.server_name, l.server_namespace, l.server_pod, l.server_version, l.protocol, p.part,
+        CASE p.part WHEN 'whole' THEN coalesce(l.server_latency_ns, l.latency_ns) ELSE t.own_ns END AS own_ns,
+        l.server_latency_ns IS NOT NULL AS from_server, l.start_ns
+    FROM logical_request AS l
+    CROSS JOIN (VALUES ('whole'), ('own')) AS p(part)
+    LEFT JOIN request_time_split AS t USING (request_id)
+    WHERE l.server_pod IS NOT NULL AND coalesce(l.server_latency_ns, l.latency_ns) IS NOT NULL
+        AND (p.part = 'whole' OR (t.own_ns IS NOT NULL AND t.downstream_call_count > 0))
 ),
 _pod AS (
-    SELECT server_name, server_namespace, server_pod, any_value(server_version) AS server_version, protocol,
+    SELECT server_name, server_namespace, server_pod, any_value(server_version) AS server_version, protocol, part,
         count(*) AS requests, quantile_disc(own_ns, 0.50) AS p50_ns, sum(own_ns)::BIGINT AS total_ns,
         min(start_ns) AS first_ns, max(start_ns) AS last_ns, bool_and(from_server) AS from_server
     FROM _own GROUP BY ALL HAVING count(*) >= 20
@@ -16,12 +21,12 @@ _pod AS (
 _compared AS (
     SELECT a.*, count(*) AS sibling_count, median(b.p50_ns)::BIGINT AS sibling_p50_ns, max(b.p50_ns) AS sibling_max_ns
     FROM _pod AS a
-    JOIN _pod AS b ON a.server_name = b.server_name AND a.protocol = b.protocol AND a.server_pod <> b.server_pod
+    JOIN _pod AS b ON a.server_name = b.server_name AND a.protocol = b.protocol AND a.part = b.part AND a.server_pod <> b.server_pod
     GROUP BY ALL
 )
 SELECT
     'critical' AS severity, 'pod' AS scope_kind, server_namespace || '/' || server_pod AS scope,
-    'Pod ' || server_pod || ' of ' || server_name || ' is slow: p50 ' || as_ms(p50_ns) || ', its '
+    'Pod ' || server_pod || ' of ' || server_name || ' is slow: ' || CASE part WHEN 'own' THEN 'of its own time ' ELSE '' END || 'p50 ' || as_ms(p50_ns) || ', its '
         || sibling_count || ' siblings ' || as_ms(sibling_p50_ns) AS title,
     requests || ' ' || protocol || ' requests' || coalesce(', version ' || server_version, '') || '; the slowest sibling has p50 '
         || as_ms(sibling_max_ns)
@@ -33,3 +38,4 @@ SELECT
 FROM _compared
 WHERE p50_ns >= getvariable('slow_replica_factor') * sibling_max_ns
     AND p50_ns - sibling_max_ns >= 1000000 * getvariable('slow_replica_ms')
+QUALIFY row_number() OVER (PARTITION BY server_name, server_pod, protocol ORDER BY part DESC) = 1

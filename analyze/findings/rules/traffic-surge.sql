@@ -1,6 +1,7 @@
 -- One pod sends far more requests than its siblings, or suddenly far more than before.
 -- Inputs: logical_request, manifest_node
 -- Kind: root
+-- Effect: slowness
 WITH _client AS (
     SELECT server_name, protocol, client_name, coalesce(client_namespace || '/' || client_pod, client_name) AS pod, count(*) AS requests,
         coalesce(sum(request_bytes), 0) + coalesce(sum(response_bytes), 0) AS bytes, min(start_ns) AS first_ns, max(start_ns) AS last_ns,

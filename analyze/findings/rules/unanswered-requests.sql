@@ -1,7 +1,7 @@
 -- Requests to a server stay without an answer.
 -- Inputs: logical_request, manifest_node
 -- Kind: cause
--- Effect: failure
+-- Effect: timeout
 WITH _pod AS (
     SELECT server_name, protocol, coalesce(server_namespace || '/' || server_pod, server_name) AS pod, mode(client_name) AS client,
         count(*) AS requests, count(*) FILTER (outcome = 'no_response') AS unanswered,

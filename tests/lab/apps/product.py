@@ -4,7 +4,8 @@
 
 FILE is JSON and may change while the service runs: {"slow_sql": true, "extra_ms": 80}. What can be asked for:
 slow_sql, n_plus_one, lock_steps, idle_ms (transactions), redis_keys, extra_ms, fail_ratio, lookup (a name),
-answer_bytes (added to each answer), leak_bytes (kept by each request).
+answer_bytes (added to each answer), leak_bytes (kept by each request), pool_size (database connections, 0: no limit),
+hold_ms (for which one is kept after its statement), retries (of a statement that fails, which there is then one of).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import pymysql
 import redis
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 PRODUCT_SQL = (
     "SELECT p.id, p.code, p.name, c.name AS category, pr.amount_cents FROM product p "
@@ -42,6 +43,8 @@ TOP_UNINDEXED_SQL = (
     "JOIN review r ON r.product_code = p.code JOIN stock s ON s.product_code = p.code "
     "WHERE p.category_id = %s GROUP BY p.id, p.name ORDER BY stars DESC, p.id LIMIT 10"
 )
+# There is no such table.
+MISSING_SQL = "SELECT discount FROM promotion WHERE category_id = %s"
 ONE_SQL = "SELECT name FROM product WHERE id = %s"
 # Takes some 20 ms: thousands of rows.
 RESTOCK_SQL = "UPDATE stock SET quantity = quantity + 1 WHERE warehouse = 2"
@@ -73,12 +76,29 @@ class Control:
 class Pool:
     """Connections of one kind, kept between requests."""
 
-    def __init__(self, connect: Any) -> None:
+    def __init__(self, connect: Any, size: Callable[[], int] = lambda: 0) -> None:
         self.connect = connect
+        self.size = size  # how many at a time, 0: as many as are wanted
         self.idle: queue.SimpleQueue[tuple[Any, int]] = queue.SimpleQueue()
+        self.used = 0
+        self.change = threading.Condition()
 
     @contextmanager
     def connection(self) -> Iterator[Any]:
+        """One connection, for as long as the block runs; waits for one where all are taken."""
+        with self.change:
+            self.change.wait_for(lambda: self.used < (self.size() or 1 << 30))
+            self.used += 1
+        try:
+            with self._connection() as connection:
+                yield connection
+        finally:
+            with self.change:
+                self.used -= 1
+                self.change.notify()
+
+    @contextmanager
+    def _connection(self) -> Iterator[Any]:
         try:
             connection, uses = self.idle.get_nowait()
         except queue.Empty:
@@ -100,7 +120,7 @@ class Service:
     def __init__(self, control: Control) -> None:
         self.control = control
         self.kept: list[bytes] = []
-        self.mysql = Pool(self._connect_mysql)
+        self.mysql = Pool(self._connect_mysql, lambda: int(control.get("pool_size", 0)))
         self.redis = Pool(lambda: redis.Redis(host="redis", single_connection_client=True))
 
     @staticmethod
@@ -113,7 +133,18 @@ class Service:
     def query(self, statement: str, *values: Any) -> list[dict[str, Any]]:
         with self.mysql.connection() as connection, connection.cursor() as cursor:
             cursor.execute(statement, values)
-            return list(cursor.fetchall())
+            rows = list(cursor.fetchall())
+            if hold_ms := self.control.get("hold_ms", 0):
+                time.sleep(hold_ms / 1000)
+            return rows
+
+    def insist(self, category: int, retries: int) -> None:
+        """A statement that fails, again and again."""
+        with self.mysql.connection() as connection, connection.cursor() as cursor:
+            for _ in range(retries):
+                with suppress(pymysql.MySQLError):
+                    cursor.execute(MISSING_SQL, category)
+                    return
 
     def product(self, number: int) -> tuple[int, Any]:
         key = f"product:{number}"
@@ -132,6 +163,8 @@ class Service:
         return 200, answer
 
     def listing(self, category: int) -> tuple[int, Any]:
+        if retries := self.control.get("retries", 0):
+            self.insist(category, retries)
         rows = self.query(LIST_SQL, category)
         if self.control.get("n_plus_one", False):
             for row in rows:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from tests.lab.faults.fault import Answer, Fault
+from tests.lab.shell import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
 HOLD_MS = 150
 LOCK_STEPS = 6
 KEYS = 300_000
+HELD_MS = 60
+RETRIES = 12
+DISK_IOPS = 6
 
 
 def asked(**values: object) -> tuple[Callable[[Shop], None], Callable[[Shop], None]]:
@@ -41,6 +46,36 @@ def _empty_redis(shop: Shop) -> None:
     asked(redis_keys=True)[1](shop)
     pod = shop.one("redis")
     pod.run("redis-cli", "-h", pod.ip, "flushall")
+
+
+# ---- slow-disk: the kernel lets the pod's writes wait ------------------------------------------------------
+
+
+def _flush(shop: Shop, commits: int) -> None:
+    statement = f"SET GLOBAL innodb_flush_log_at_trx_commit = {commits}"
+    run("mariadb", "--no-defaults", "-uroot", f"--socket={shop.folder / 'mysql.sock'}", "-e", statement)
+
+
+def _limit_writes(shop: Shop, per_second: int) -> None:
+    """0: no limit. The limit is the device's that holds the shop's folder."""
+    pod = shop.one("mysql")
+    number = os.stat(shop.folder).st_dev
+    device = f"{os.major(number)}:{os.minor(number)}"
+    file = shop.tree.file(pod.container_cgroup, "blkio", "blkio.throttle.write_iops_device")
+    if file.exists():
+        file.write_text(f"{device} {per_second}")
+    else:
+        shop.tree.file(pod.container_cgroup, "io", "io.max").write_text(f"{device} wiops={per_second or 'max'}")
+
+
+def _slow_disk(shop: Shop) -> None:
+    _flush(shop, 1)
+    _limit_writes(shop, DISK_IOPS)
+
+
+def _fast_disk(shop: Shop) -> None:
+    _limit_writes(shop, 0)
+    _flush(shop, 0)
 
 
 FAULTS = (
@@ -74,5 +109,24 @@ FAULTS = (
         _fill_redis,
         _empty_redis,
         lambda _shop: Answer(("slow-cache-command",), ("KEYS", "shop/redis", "shop/product")),
+    ),
+    Fault(
+        "pool-exhausted",
+        f"each product pod has one database connection, and keeps it for {HELD_MS} ms after its statement",
+        *asked(pool_size=1, hold_ms=HELD_MS),
+        lambda _shop: Answer(("pool-exhausted",), ("shop/product", "shop/mysql")),
+    ),
+    Fault(
+        "retry-storm",
+        f"product tries a statement that fails {RETRIES} times, at once",
+        *asked(retries=RETRIES),
+        lambda _shop: Answer(("retry-storm",), ("shop/product", "shop/mysql", "promotion")),
+    ),
+    Fault(
+        "slow-disk",
+        f"the database may write no more than {DISK_IOPS} times a second, and flushes each of its commits to the disk",
+        _slow_disk,
+        _fast_disk,
+        lambda _shop: Answer(("slow-disk",), ("shop/mysql",)),
     ),
 )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.lab.faults.fault import Answer, Fault
+from tests.lab.network import CONNTRACK_MAX
 
 if TYPE_CHECKING:
     from tests.lab.pods import Pod
@@ -19,6 +21,7 @@ LOSS_PERCENT = 5
 DELAY_MS = 40
 RESET_PERCENT = 2
 RATE = "256kbit"
+CONNTRACK_ENTRIES = 4096
 APPS = Path(__file__).resolve().parents[1] / "apps"
 
 
@@ -165,6 +168,42 @@ def _single(shop: Shop) -> None:
     _stop(shop, "duplicate")
 
 
+# ---- conntrack-full ---------------------------------------------------------------------------------------
+
+_FILL = (
+    "import socket, sys, time\n"
+    "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+    "while True:\n"
+    "    for port in range(10000, 10000 + int(sys.argv[2])):\n"
+    "        try: s.sendto(b'x', (sys.argv[1], port))\n"
+    "        except OSError: pass\n"
+    "    time.sleep(1)\n"
+)
+
+
+def _fill_conntrack(shop: Shop) -> None:
+    """The gateway's namespace tracks its connections; one of its programs makes more than there is room for.
+
+    The limit is the machine's, but each namespace has its own table: the others hold far fewer.
+    """
+    gateway = shop.one("gateway")
+    shop.conntrack_max = CONNTRACK_MAX.read_text()
+    CONNTRACK_MAX.write_text(str(CONNTRACK_ENTRIES))
+    gateway.nft(
+        "table inet lab_track {\n chain in {\n type filter hook input priority 0;\n ct state invalid counter\n }\n"
+        " chain out {\n type filter hook output priority 0;\n ct state new counter\n }\n}\n"
+    )
+    # An address that nobody has would fill the neighbour table as well; the name server answers "unreachable".
+    argv = [*gateway.enter(), sys.executable, "-c", _FILL, shop.one("dns").ip, str(2 * CONNTRACK_ENTRIES)]
+    shop.helpers["fill conntrack"] = subprocess.Popen(argv, stdin=subprocess.DEVNULL)
+
+
+def _drain_conntrack(shop: Shop) -> None:
+    _stop(shop, "fill conntrack")
+    shop.one("gateway").nft("delete table inet lab_track")
+    shop.restore_conntrack()
+
+
 FAULTS = (
     Fault(
         "lossy-link",
@@ -221,5 +260,12 @@ FAULTS = (
         _duplicate,
         _single,
         lambda shop: Answer(("duplicate-ip",), (shop.one("redis").ip,)),
+    ),
+    Fault(
+        "conntrack-full",
+        f"the gateway's connection tracking table is full ({CONNTRACK_ENTRIES} entries)",
+        _fill_conntrack,
+        _drain_conntrack,
+        lambda _shop: Answer(("conntrack-full",), ("shop/gateway",)),
     ),
 )

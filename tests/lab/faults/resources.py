@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tests.lab.pods import Pod
     from tests.lab.shop import Shop
 
-QUOTA_US, PERIOD_US = 4_000, 100_000
+QUOTA_US, PERIOD_US = 2_000, 100_000
 # What the service may take beyond what it has; at 40 requests a second to three replicas enough for ten seconds.
 SPARE_BYTES, LEAK_BYTES = 24 << 20, 160_000
 ODD_REPLICA = 0

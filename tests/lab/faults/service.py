@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.lab.faults.database import asked
@@ -20,6 +21,8 @@ ODD_REPLICA = 2
 FAIL_RATIO = 0.3
 DNS_STOPPED_S, DNS_RUNNING_S = 0.25, 0.05
 SURGE_RPS = 600
+GRPC_PORT, GRPC_RPS = 50051, 20
+APPS = Path(__file__).resolve().parents[1] / "apps"
 
 
 def _slow(shop: Shop) -> None:
@@ -79,6 +82,23 @@ def _no_surge(shop: Shop) -> None:
     process.wait()
 
 
+def _grpc(shop: Shop) -> None:
+    """A gRPC service beside product's own in one of its pods, and the load pod as its client."""
+    pod = shop.of("product")[0]
+    program = str(APPS / "grpc_stock.py")
+    serve = [sys.executable, program, "serve", "--port", str(GRPC_PORT), "--fail-ratio", str(FAIL_RATIO)]
+    ask = [sys.executable, program, "ask", "--target", f"{pod.ip}:{GRPC_PORT}", "--rate", str(GRPC_RPS)]
+    shop.helpers["grpc server"] = pod.spawn(shop.tree, serve, shop.folder / "grpc-server.log")
+    shop.helpers["grpc client"] = shop.one("load").spawn(shop.tree, ask, shop.folder / "grpc-client.log")
+
+
+def _no_grpc(shop: Shop) -> None:
+    for name in ("grpc client", "grpc server"):
+        process = shop.helpers.pop(name)
+        process.terminate()
+        process.wait()
+
+
 FAULTS = (
     Fault(
         "slow-replica",
@@ -113,5 +133,12 @@ FAULTS = (
         _surge,
         _no_surge,
         lambda shop: Answer(("traffic-surge",), (shop.of("product")[0].name, "shop/redis")),
+    ),
+    Fault(
+        "grpc-errors",
+        f"a gRPC service in a product pod answers {FAIL_RATIO:.0%} of its calls with UNAVAILABLE",
+        _grpc,
+        _no_grpc,
+        lambda _shop: Answer(("server-errors",), ("shop/product", "grpc", "14")),
     ),
 )
