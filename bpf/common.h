@@ -40,6 +40,7 @@ BPF_RINGBUF_OUTPUT(events, KT_RING_PAGES);
 #define PROBE_PROCESS 4
 #define PROBE_SCHEDULER 5
 #define PROBE_BLOCK_IO 6
+#define PROBE_TLS 7
 #define PROBE_STACK 8
 #define PROBES 16
 #define COUNT_LOST 0

@@ -17,6 +17,8 @@
 #define EVENT_PROCESS 8
 #define EVENT_SLICE 9
 #define EVENT_BLOCK_IO 10
+#define EVENT_TLS 11
+#define EVENT_TLS_SOCKET 12
 #define EVENT_STACK 13
 
 #define DIRECTION_SEND 0
@@ -231,6 +233,50 @@ struct slice_event {
 	u64 in_ns;
 	u32 waker_tid;
 	u32 reserved_a;
+};
+
+#define TLS_HANDSHAKE 0
+#define TLS_SSL_READ 1
+#define TLS_SSL_WRITE 2
+#define TLS_SSL_READ_EX 3
+#define TLS_SSL_WRITE_EX 4
+#define TLS_GNUTLS_RECEIVE 5
+#define TLS_GNUTLS_SEND 6
+#define TLS_GO_READ 7
+#define TLS_GO_WRITE 8
+
+/* event EVENT_TLS: a call of a TLS library, enter_ns to ts_ns; captured_bytes of plaintext follow. session_id: unique
+ * in its process; position: plaintext bytes of the session before, in this direction. TLS_HANDSHAKE moves none.
+ * flags: DATA_PAYLOAD_FAULT, DATA_CUT. */
+struct tls_event {
+	u64 ts_ns;
+	u8 kind;
+	u8 call;
+	u8 direction;
+	u8 flags;
+	u32 captured_bytes;
+	u64 session_id;
+	u64 position;
+	u64 enter_ns;
+	u32 size_bytes;
+	u32 pid;
+	u32 tid;
+	u32 reserved_a;
+};
+
+/* event EVENT_TLS_SOCKET: the socket below a session, where the library itself names it (Go). */
+struct tls_socket_event {
+	u64 ts_ns;
+	u8 kind;
+	u8 reserved_a;
+	u16 reserved_b;
+	u32 netns_id;
+	u64 session_id;
+	u8 local_ip[16];
+	u8 remote_ip[16];
+	u16 local_port;
+	u16 remote_port;
+	u32 pid;
 };
 
 /* event EVENT_STACK: what a CPU was executing; kernel_frames, then user_frames addresses of 8 bytes follow, of each the

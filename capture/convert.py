@@ -14,7 +14,7 @@ import numpy as np
 from kubetape.bundle.manifest import ClockAnchor, Manifest, Node, ProbeStatus
 from kubetape.bundle.schema import TABLES
 from kubetape.bundle.writer import BundleWriter
-from kubetape.capture import convert_connections, convert_data, convert_process, convert_sched, convert_tcp
+from kubetape.capture import convert_connections, convert_data, convert_process, convert_sched, convert_tcp, convert_tls
 from kubetape.capture.convert_stacks import StackConverter
 from kubetape.capture.layouts import Layout
 from kubetape.capture.records import Array, windows
@@ -43,6 +43,8 @@ _PROBE_OF = {
     "process_event": "process",
     "slice_event": "sched_slice",
     "block_io_event": "block_io",
+    "tls_event": "tls",
+    "tls_socket_event": "tls",
     "stack_event": "stack_sample",
 }
 
@@ -77,7 +79,9 @@ def convert(
         beat_times = np.array([r["ts_ns"] for r in beats], np.int64)
         beat_counts = np.zeros(len(beats) + 1, np.int64)
         stacks = StackConverter(layouts["stack_event"]) if "stack_event" in layouts else None
-        data = convert_data.DataConverter(node.name, layouts, node.start_ns, node.end_ns)
+        evidence = _tls_evidence(spool, layouts)
+        ties = convert_tls.Ties(evidence) if evidence is not None else None
+        data = convert_data.DataConverter(node.name, layouts, node.start_ns, node.end_ns, ties)
         table = writer.table("socket_data")
         for window in windows(spool, layouts):
             for name, count in window.counts().items():
@@ -95,7 +99,9 @@ def convert(
         for part in data.rest():
             table.write(part)
         arrays = {name: _joined(parts, layouts[name]) for name, parts in kept.items()}
-        _write_connections(writer, spool, node, arrays, data, header, end)
+        connections = _write_connections(writer, spool, node, arrays, data, header, end)
+        if evidence is not None and ties is not None:
+            _write_tls(writer, spool, node, evidence, ties, connections)
         convert_process.write(
             writer, spool, node.name, arrays["process_event"], arguments, arrays["connection_event"], data.io_uring_pids
         )
@@ -168,7 +174,8 @@ def _write_connections(
     data: convert_data.DataConverter,
     header: dict[str, Any],
     end: dict[str, Any],
-) -> None:
+) -> list[dict[str, Any]]:
+    """The tables about connections; returns the rows of `connection`."""
     connections = convert_connections.once(arrays["connection_event"])
     by_id = connections[np.argsort(connections["socket_id"], kind="stable")]
     lists = {o["when"]: o["sockets"] for o in spool.objects("sockets")}
@@ -242,6 +249,33 @@ def _write_connections(
             }
         )
     writer.write_rows("udp_sample", totals)
+    return rows
+
+
+def _tls_evidence(spool: SpoolReader, layouts: dict[str, Layout]) -> convert_tls.Evidence | None:
+    """A first pass over the spool, where TLS libraries were read."""
+    if "tls_event" not in layouts or not any(True for _ in spool.objects("tls_targets")):
+        return None
+    evidence = convert_tls.Evidence()
+    for window in windows(spool, layouts):
+        evidence.feed(window, layouts["data_event"])
+    return evidence
+
+
+def _write_tls(
+    writer: BundleWriter,
+    spool: SpoolReader,
+    node: Node,
+    evidence: convert_tls.Evidence,
+    ties: convert_tls.Ties,
+    connections: list[dict[str, Any]],
+) -> None:
+    """uprobe_target, and tls_stream with the sessions of which bytes were read."""
+    files = [row for o in spool.objects("tls_targets") for row in o["rows"]]
+    listed = [row for o in spool.objects("tls_processes") for row in o["rows"]]
+    files += convert_tls.unread_rows(listed, connections, evidence.looks, ties.connection_ids)
+    writer.write_rows("uprobe_target", [{"node": node.name, **row} for row in files])
+    writer.write_rows("tls_stream", [s.row(node.name) for s in ties.sessions if s.sent_bytes or s.received_bytes])
 
 
 def _table_of(name: str, rows: list[dict[str, Any]]) -> Any:
@@ -292,6 +326,8 @@ def _count_probes(
         probe.event_count = totals.get(probe.probe, probe.event_count)
         if probe.probe == "socket_data":
             probe.truncated_count = data.cut_count
+        elif probe.probe == "tls":
+            probe.truncated_count = data.tls_cut_count
     if data.fault_count:
         node.notes.append(
             f"the payload of {data.fault_count} calls could not be read from the processes' memory; "

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from kubetape.capture import columns
+from kubetape.capture import columns, convert_tls
 from kubetape.capture.layouts import Layout, defines
 from kubetape.capture.records import Array, Window
 
@@ -26,10 +26,20 @@ _REORDER_NS = 20_000_000
 
 
 class DataConverter:
-    """Turns windows into sorted socket_data tables; remembers peers of datagram sockets and what was cut."""
+    """Turns windows into sorted socket_data tables; remembers peers of datagram sockets and what was cut.
 
-    def __init__(self, node: str, layouts: dict[str, Layout], start_ns: int, end_ns: int) -> None:
-        self._node, self._layouts = node, layouts
+    ties: where the plaintext of TLS libraries belongs, None where none was recorded.
+    """
+
+    def __init__(
+        self,
+        node: str,
+        layouts: dict[str, Layout],
+        start_ns: int,
+        end_ns: int,
+        ties: convert_tls.Ties | None = None,
+    ) -> None:
+        self._node, self._layouts, self._ties = node, layouts, ties
         # Probes are attached and detached one after another: outside of the time in which all were, a request
         # may be there without its response, and would be paired with the next one's.
         self._start_ns, self._end_ns = start_ns, end_ns
@@ -38,6 +48,7 @@ class DataConverter:
         # (socket id, ip, port, connection id, first ts, first direction, pid) of each datagram peer
         self.datagram_connections: list[tuple[int, bytes, int, int, int, int, int]] = []
         self.row_count = self.cut_count = self.fault_count = self.hidden_bytes = 0
+        self.tls_cut_count = 0
         self.io_uring_pids: set[int] = set()
         # connection id of a datagram socket -> sent and received count, sent and received bytes
         self.datagram_totals: dict[int, list[int]] = {}
@@ -45,6 +56,10 @@ class DataConverter:
     def feed(self, window: Window) -> Iterator[Any]:
         """Tables ready to be written."""
         parts = [self._table(window, "data_event"), self._table(window, "datagram_event")]
+        if self._ties is not None:
+            plain, cut = convert_tls.table(self._node, window, self._layouts["tls_event"], self._ties)
+            parts.append(plain)
+            self.tls_cut_count += cut
         if self._carry is not None:
             parts.append(self._carry)
         table = _unified(parts)
@@ -158,4 +173,4 @@ class DataConverter:
 
 def _unified(tables: list[Any]) -> Any:
     """The tables in one, their dictionaries made one."""
-    return pa.concat_tables(tables).unify_dictionaries().combine_chunks()
+    return pa.concat_tables(tables, promote_options="default").unify_dictionaries().combine_chunks()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kubetape.bundle.manifest import ProbeStatus
-from kubetape.capture import program
+from kubetape.capture import program, uprobe
 from kubetape.capture.btf import FUNC, Btf
 from kubetape.capture.headers import kernel_version
 from kubetape.capture.layouts import bpf_source
@@ -35,12 +35,15 @@ class Settings:
     direct: bool = True
     stack_hz: int = 0  # CPU samples per second and CPU; 0: none
     sched: str = "io"  # whose threads sched.c tells of: 'io', 'all', 'none'
+    tls: bool = True
     probes: tuple[str, ...] = tuple(p.name for p in PROBES)
 
     def wants(self, probe: str) -> bool:
+        if (probe == "sched_slice" and self.sched == "none") or (probe == "tls" and not self.tls):
+            return False
         if probe == "stack_sample" and not self.stack_hz:
             return False
-        return probe in self.probes and not (probe == "sched_slice" and self.sched == "none")
+        return probe in self.probes
 
 
 def source(settings: Settings, types: Btf | None) -> str:
@@ -235,6 +238,8 @@ def attach_target(
         return program.attach_raw_tracepoint(module, target.function, target.name, probe)
     if target.kind == "cgroup":
         return program.attach_cgroup(module, target.function, target.name, probe)
+    if target.kind in ("uprobe", "uprobe_multi"):
+        return uprobe.load_program(module, target.kind, target.function, probe)
     if target.kind == "fexit":
         if not direct or types is None:
             raise OSError(95, "fexit needs typed access to the kernel's structs")

@@ -17,7 +17,8 @@ from kubetape.bundle.manifest import ProbeStatus
 class Target:
     """One attachment. kind: 'tracing' (tp_btf; in the plain mode a raw tracepoint), 'raw' (always a raw tracepoint:
     its arguments may be NULL, or no sockets), 'plain' (a raw tracepoint
-    needed in the plain mode only), 'fexit', 'kprobe', 'kretprobe'."""
+    needed in the plain mode only), 'fexit', 'kprobe', 'kretprobe', 'uprobe_multi' and 'uprobe'
+    (loaded only: capture/tls.py attaches)."""
 
     kind: str
     function: str
@@ -43,6 +44,12 @@ def _tracing(*pairs: str) -> tuple[Target, ...]:
 _INET_SEND = ("inet_sendmsg", "inet6_sendmsg")
 _INET_RECEIVE = ("inet_recvmsg", "inet6_recvmsg")
 _SENDPAGE = "inet_sendpage"  # sendfile, up to kernel 6.4; later it goes through sendmsg
+
+# Programs of tls.c; capture/tls.py attaches each to the functions it is for.
+TLS_PROGRAMS = (
+    "openssl_read", "openssl_write", "openssl_read_ex", "openssl_write_ex", "gnutls_receive", "gnutls_send",
+    "tls_handshake", "tls_free", "tls_return", "go_read", "go_write", "go_close", "go_return",
+)  # fmt: skip
 
 # In the order of attachment: what tells of a socket's birth comes before what uses it.
 PROBES: tuple[Probe, ...] = (
@@ -127,6 +134,15 @@ PROBES: tuple[Probe, ...] = (
         ),
         "no payload: no requests, no protocols, only the health of connections",
         0,
+    ),
+    Probe(
+        "tls",
+        ("tls.c",),
+        tuple(
+            tuple(Target(kind, function, function) for function in TLS_PROGRAMS) for kind in ("uprobe_multi", "uprobe")
+        ),
+        "what runs inside TLS is counted, but not read: handshakes and sizes only",
+        7,
     ),
 )
 

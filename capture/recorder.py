@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from kubetape.bundle.manifest import Manifest, ProbeStatus
 from kubetape.bundle.writer import BundleWriter
-from kubetape.capture import host, load, sockets
+from kubetape.capture import host, load, sockets, tls
 from kubetape.capture.btf import Btf
 from kubetape.capture.columns import address_text
 from kubetape.capture.control import Control
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 DRAIN_SECONDS = 0.05
 ANCHOR_SECONDS = 5.0
+TLS_LOOK_SECONDS = 0.25  # a process that lives shorter is read only where its library or program was seen before
 _CAP_SYS_ADMIN, _CAP_BPF, _CAP_PERFMON = 21, 39, 38
 
 
@@ -66,6 +67,7 @@ class Options:
     objects_folder: str | None = None
     kubernetes: bool = True
     arguments: bool = True
+    tls: bool = True  # plaintext at TLS libraries
     command: tuple[str, ...] = ()
     node_name: str | None = None
     mechanisms: tuple[str, ...] | None = None  # kinds of mechanism allowed, for tests
@@ -118,6 +120,7 @@ class Recorder:
         self._samplers: Samplers | None = None
         self._end: dict[str, Any] = {}
         self._session: Session | None = None
+        self._tls: tls.Targets | None = None
         self._objects: dict[str, list[dict[str, Any]]] = {}
 
     def run(self) -> Result:
@@ -143,6 +146,7 @@ class Recorder:
             direct=options.direct,
             sched=options.sched,
             stack_hz=options.stack_hz,
+            tls=options.tls,
         )
         if options.max_memory is not None:
             while settings.ring_bytes > max(1 << 20, options.max_memory // 4):
@@ -156,6 +160,7 @@ class Recorder:
         try:
             loaded = load.load(settings, types, options.mechanisms, scope.apply)
             try:
+                self._start_tls(loaded)
                 self._record(spool, loaded, scope, types)
             finally:
                 loaded.detach()
@@ -171,6 +176,12 @@ class Recorder:
         if self._child is not None:
             result.command_status = self._child.wait()
         return result
+
+    def _start_tls(self, loaded: load.Loaded) -> None:
+        found = [a for a in loaded.attachments if a.probe == "tls"]
+        if found:
+            self._tls = tls.start(found[0].mechanism, [a.program for a in found])
+            loaded.attachments.insert(0, self._tls)  # detached first: the others are closed when nothing runs them
 
     def _take_snapshot(self) -> dict[str, list[dict[str, Any]]]:
         """The Kubernetes objects as they are now; `_session` goes on watching."""
@@ -208,6 +219,7 @@ class Recorder:
             self._start_samplers(loaded)
             self._child = self._start_command()
             self._drain(spool, ring)
+            self._tell_tls(spool)
             self._world(spool, cgroups, scope, "start")
             full = self._loop(spool, ring, loaded, scope, cgroups, self._child, start_ns, base_cpu, control)
         except SpoolFullError as problem:
@@ -247,6 +259,8 @@ class Recorder:
             self._world(spool, cgroups, scope, "end")
             if loaded.settings.wants("sched_slice"):
                 spool.json("sched_threads", threads=read_threads(loaded.module))
+            if self._tls is not None:
+                spool.json("tls_processes", rows=self._tls.others())
             spool.json("end", **self._end)
         except SpoolFullError:
             self._notes.append("no room for the state of the node at the end of the recording")
@@ -283,6 +297,7 @@ class Recorder:
                     "arguments": options.arguments,
                     "sched": options.sched,
                     "stack_hz": options.stack_hz,
+                    "tls": options.tls,
                     "pids": options.pids,
                     "ports": options.ports,
                     "namespaces": options.namespaces,
@@ -359,7 +374,7 @@ class Recorder:
     ) -> str:
         options = self.options
         begin = time.monotonic()
-        next_second, next_anchor = begin + 1, begin + ANCHOR_SECONDS
+        next_second, next_anchor, next_look = begin + 1, begin + ANCHOR_SECONDS, begin + TLS_LOOK_SECONDS
         ended_at = 0.0
         while not self._stop:
             self._drain(spool, ring)
@@ -377,6 +392,10 @@ class Recorder:
                     and _resident_bytes() + loaded.settings.ring_bytes > options.max_memory
                 ):
                     self._stop = "memory_budget"
+            if self._tls is not None and now >= next_look:
+                next_look = now + TLS_LOOK_SECONDS
+                self._tls.turn()
+                self._tell_tls(spool)
             if now >= next_anchor:
                 next_anchor += ANCHOR_SECONDS
                 spool.json("anchor", anchor=dataclasses.asdict(host.clock_anchor()))
@@ -390,6 +409,11 @@ class Recorder:
             if not self._stop:
                 time.sleep(DRAIN_SECONDS)
         return ""
+
+    def _tell_tls(self, spool: SpoolWriter) -> None:
+        rows = self._tls.take_news() if self._tls is not None else []
+        if rows:
+            spool.json("tls_targets", rows=rows)
 
     def _drain(self, spool: SpoolWriter, ring: Ring, everything: bool = False) -> None:
         with ring.settled(everything) as data:
@@ -522,7 +546,9 @@ class Recorder:
     def _convert(self) -> Result:
         spool = SpoolReader(self.spool_path)
         try:
-            manifest = convert(spool, self.options.output, self._extra_tables, self._end, frozenset(self._objects), self._spaces)
+            manifest = convert(
+                spool, self.options.output, self._extra_tables, self._end, frozenset(self._objects), self._spaces
+            )
         except KubetapeError as error:
             raise type(error)(f"{error}; what was recorded is kept: kubetape recover {self.spool_path} -o F") from error
         finally:

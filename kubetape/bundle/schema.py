@@ -100,11 +100,29 @@ position int64 stream position of the first byte; 0 for datagrams
 size_bytes int64 bytes moved
 payload binary the first bytes moved; shorter than size_bytes where the policy or a limit cut it | not recorded
 source label 'socket', 'tls' (plaintext at a TLS library; position counts plaintext from 0) or 'wire'
-call label the system call: 'write', 'sendto', 'recvmsg', 'sendfile', ...; 'packet' for wire
+call label the system call: 'write', 'sendto', 'recvmsg', 'sendfile', ...; of plaintext the library's: 'SSL_read', 'gnutls_record_send', 'tls.Conn.Read', ...; 'packet' for wire
 pid int32 process | wire
 tid int32 thread | wire
 duration_ns int64 time spent inside the call, ns | not measured
 retransmitted_bytes int64 bytes of this row that were sent more than once (wire) | not known
+""",
+        "node ts_ns",
+    ),
+    _t(
+        "tls_stream",
+        "one TLS session seen at a library, and the connection that its plaintext (socket_data with source 'tls') was tied to",
+        _EVENT
+        + """
+end_ns int64 CLOCK_MONOTONIC of its last call seen; ts_ns is that of the first
+connection_id int64 connection.connection_id | not tied to one: its plaintext is left out
+library label 'openssl' (BoringSSL as well), 'gnutls' or 'go'
+pid int32 process
+basis label how it was tied: 'fd' (the library names its socket), 'nested' (socket call inside a call of the library), 'thread' (socket calls of the thread right before reads and right after writes), 'none'
+tied_count int64 calls that say so
+call_count int64 calls seen, handshakes included
+sent_bytes int64 plaintext bytes written
+received_bytes int64 plaintext bytes read
+reason string why it was not tied | tied
 """,
         "node ts_ns",
     ),

@@ -73,6 +73,12 @@ class Share(click.ParamType):  # type: ignore[type-arg]
     help="Running, waiting and sleeping of threads: of processes that use sockets; of all; of none.",
 )
 @click.option(
+    "--tls/--no-tls",
+    default=True,
+    show_default=True,
+    help="Read what processes hand to their TLS libraries (OpenSSL, GnuTLS, Go), in clear.",
+)
+@click.option(
     "--stacks/--no-stacks", default=True, show_default=True, help="Which functions use the CPU: samples of all CPUs."
 )
 @click.option(
@@ -110,6 +116,7 @@ def command(
     sched: str,
     stacks: bool,
     stack_hz: int,
+    tls: bool,
     max_bytes: int | None,
     ring: bool,
     max_cpu: float | None,
@@ -139,6 +146,7 @@ def command(
         payload_bytes=limit,
         sched=sched,
         stack_hz=stack_hz if stacks else 0,
+        tls=tls,
         max_bytes=max_bytes,
         max_memory=max_memory,
         max_cpu=max_cpu,
