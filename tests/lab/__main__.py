@@ -11,6 +11,7 @@ from pathlib import Path
 from tests.lab import demo, diagnose, ship
 from tests.lab.errors import LabError
 from tests.lab.faults import FAULTS, named
+from tests.lab.loads import LOADS
 from tests.lab.shop import Shop, is_abandoned, remove_by_state, states
 
 
@@ -67,6 +68,14 @@ def run_diagnose(options: argparse.Namespace) -> None:
     Path(options.output, "diagnosis.md").write_text(diagnose.table(results))
 
 
+def run_healthy(options: argparse.Namespace) -> None:
+    if unknown := [name for name in options.loads if name not in LOADS]:
+        raise LabError(f"no load called {', '.join(unknown)}; there are: {', '.join(LOADS)}")
+    results = [diagnose.run_healthy(LOADS[name], Path(options.output)) for name in options.loads or LOADS]
+    print("\n" + diagnose.table(results))
+    Path(options.output, "healthy.md").write_text(diagnose.table(results))
+
+
 def run_ship(_options: argparse.Namespace) -> None:
     ship.ship()
     print(f"wrote {demo.SHIPPED}")
@@ -105,6 +114,9 @@ def main() -> int:
     sub.add_argument("faults", nargs="*", help="cases, each a comma-separated list of faults; none: every fault")
     sub.add_argument("--rate", type=float, default=40.0, help="requests per second")
     sub.add_argument("--duration", type=float, default=15.0, help="seconds")
+    sub.add_argument("-o", "--output", default="out/diagnose", help="folder for the bundles and the table")
+    sub = command("healthy", run_healthy, "a shop without faults under each load, recorded and analyzed")
+    sub.add_argument("loads", nargs="*", help=f"of {', '.join(LOADS)}; none: all")
     sub.add_argument("-o", "--output", default="out/diagnose", help="folder for the bundles and the table")
     command("ship", run_ship, "record the bundle that comes with kubetape")
     options = parser.parse_args()

@@ -11,6 +11,7 @@ from typing import Any
 
 from tests.lab.demo import SETTLE_S, kubetape, record
 from tests.lab.faults import FAULTS, Answer, Fault
+from tests.lab.loads import Load
 from tests.lab.shop import Shop
 
 Row = dict[str, Any]
@@ -54,9 +55,27 @@ def run(faults: Sequence[Fault], duration_s: float, rate: float, folder: Path) -
         time.sleep(SETTLE_S)
         record(shop, bundle, duration_s)
     result = judge(name, answers, findings(bundle))
-    first = result.loud[0]["title"] if result.loud else "nothing"
-    print(f"{'right' if result.is_right else 'WRONG'}  {name:<24} {result.ranks}  {first[:110]}", flush=True)
+    report(result)
     return result
+
+
+def run_healthy(load: Load, folder: Path) -> Result:
+    """Record a shop without a fault under one load; prints one line."""
+    folder.mkdir(parents=True, exist_ok=True)
+    bundle = folder / f"healthy-{load.name}.ktape"
+    bundle.unlink(missing_ok=True)
+    with Shop(rate=load.rate, workers=load.workers, uses=load.uses) as shop:
+        load.prepare(shop)
+        time.sleep(SETTLE_S)
+        record(shop, bundle, load.duration_s)
+    result = judge(f"healthy: {load.name}", [], findings(bundle))
+    report(result)
+    return result
+
+
+def report(result: Result) -> None:
+    first = result.loud[0]["title"] if result.loud else "nothing"
+    print(f"{'right' if result.is_right else 'WRONG'}  {result.faults:<24} {result.ranks}  {first[:110]}", flush=True)
 
 
 def findings(bundle: Path) -> list[Row]:

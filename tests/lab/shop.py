@@ -91,13 +91,16 @@ class State:
 
 
 class Shop:
-    """A running shop; a context manager. `rate` is the load in requests per second, 0 for none.
+    """A running shop; a context manager. `rate` is the load in requests per second, 0 for none; `uses`: on a connection.
 
     Public after the start: `pods` by name, `folder` (logs, control files), `k8s` (objects for `--from-dir`).
     """
 
-    def __init__(self, *, rate: float = 30.0, workers: int = 8, node: str | None = None, kept: bool = False) -> None:
+    def __init__(
+        self, *, rate: float = 30.0, workers: int = 8, uses: int = 25, node: str | None = None, kept: bool = False
+    ) -> None:
         self.lab_id = secrets.token_hex(3)
+        self.uses = uses
         self.rate = rate
         self.workers = workers
         self.node = node or socket.gethostname()
@@ -248,7 +251,7 @@ class Shop:
                 return ["nginx", "-e", "stderr", "-p", str(self.folder), "-c", str(conf)]
             case "load":
                 return [sys.executable, str(APPS / "load.py"), "--rate", str(self.rate),
-                        "--workers", str(self.workers), "--log", str(self.load_log)]  # fmt: skip
+                        "--workers", str(self.workers), "--uses", str(self.uses), "--log", str(self.load_log)]  # fmt: skip
         raise LabError(f"no command for {pod.app}")
 
     def _dns_command(self, pod: Pod) -> Sequence[str]:

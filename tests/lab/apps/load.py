@@ -1,6 +1,8 @@
 """The shop's visitors: a fixed rate of requests from a few keep-alive clients, each written to a log.
 
-    python load.py --rate 30 --workers 8 --log FILE
+    python load.py --rate 30 --workers 8 [--uses 25] --log FILE
+
+uses: requests on one connection.
 
 One JSON object a line: method, path, status (0: no answer), start_ns (CLOCK_MONOTONIC), latency_ns.
 """
@@ -15,7 +17,6 @@ import threading
 import time
 from typing import TextIO
 
-REQUESTS_PER_CONNECTION = 25
 PRODUCTS = 3000
 CATEGORIES = 20
 
@@ -36,11 +37,14 @@ def visit(chance: random.Random) -> tuple[str, str, str | None]:
 
 
 class Worker(threading.Thread):
-    def __init__(self, number: int, period_s: float, offset_s: float, log: TextIO, lock: threading.Lock) -> None:
+    def __init__(
+        self, number: int, period_s: float, offset_s: float, uses: int, log: TextIO, lock: threading.Lock
+    ) -> None:
         super().__init__(daemon=True)
         self.chance = random.Random(number)
         self.period_s = period_s
         self.offset_s = offset_s
+        self.uses = uses
         self.log = log
         self.lock = lock
 
@@ -69,7 +73,7 @@ class Worker(threading.Thread):
             with self.lock:
                 self.log.write(json.dumps(line) + "\n")
             uses += 1
-            if uses % REQUESTS_PER_CONNECTION == 0:
+            if uses % self.uses == 0:
                 connection.close()
 
 
@@ -77,12 +81,15 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rate", type=float, required=True)
     parser.add_argument("--workers", type=int, required=True)
+    parser.add_argument("--uses", type=int, default=25)
     parser.add_argument("--log", required=True)
     options = parser.parse_args()
     period_s = options.workers / options.rate
     lock = threading.Lock()
     with open(options.log, "w", buffering=1) as log:
-        workers = [Worker(i, period_s, period_s * i / options.workers, log, lock) for i in range(options.workers)]
+        workers = [
+            Worker(i, period_s, period_s * i / options.workers, options.uses, log, lock) for i in range(options.workers)
+        ]
         for worker in workers:
             worker.start()
         for worker in workers:
