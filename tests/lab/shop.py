@@ -91,7 +91,9 @@ class State:
 
 
 class Shop:
-    """A running shop; a context manager. `rate` is the load in requests per second, 0 for none; `uses`: on a connection.
+    """A running shop; a context manager.
+
+    rate: the load in requests per second, 0 for none; workers: its clients; uses: requests on one connection.
 
     Public after the start: `pods` by name, `folder` (logs, control files), `k8s` (objects for `--from-dir`).
     """
@@ -251,7 +253,8 @@ class Shop:
                 return ["nginx", "-e", "stderr", "-p", str(self.folder), "-c", str(conf)]
             case "load":
                 return [sys.executable, str(APPS / "load.py"), "--rate", str(self.rate),
-                        "--workers", str(self.workers), "--uses", str(self.uses), "--log", str(self.load_log)]  # fmt: skip
+                        "--workers", str(self.workers), "--uses", str(self.uses),
+                        "--log", str(self.load_log)]  # fmt: skip
         raise LabError(f"no command for {pod.app}")
 
     def _dns_command(self, pod: Pod) -> Sequence[str]:
