@@ -1,8 +1,8 @@
 """What is mapped where in the processes that were sampled, taken down while they live.
 
-A process is looked at as soon as the sampler tells of its address space, and once more at the end: programs load
-libraries and compile code meanwhile. For each mount namespace a descriptor of its root folder is held, so that files
-of a container are found even when it has ended. Mappings go through the spool too.
+A process is looked at as soon as the sampler tells of its address space, again at growing intervals, and once more at
+the end: programs load libraries and compile code meanwhile. For each mount namespace a descriptor of its root folder
+is held, so that files of a container are found even when it has ended. Mappings go through the spool too.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import os
 import re
 import stat
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,7 @@ from kubetape.capture.spool import SpoolReader, SpoolWriter
 _LINE = re.compile(r"([0-9a-f]+)-([0-9a-f]+) ..x. ([0-9a-f]+) \S+ (\d+) *(.*)")
 MAX_ROOTS = 512  # mount namespaces whose files are kept within reach
 MAX_JIT_BYTES = 64 << 20  # of one /tmp/perf-PID.map
+_AGAIN_NS, _SLOWER = 250_000_000, 4  # the second look at a process, and how much longer each further one waits
 _DELETED = " (deleted)"
 
 Mapping = tuple[int, int, int, int, str]  # start, end, offset in the file, inode, path or ""
@@ -34,6 +36,7 @@ class Space:
     namespace_pid: int
     mount_namespace: int
     mappings: list[list[Mapping]] = field(default_factory=list)
+    again_ns: int = 0  # when to look next
     jit: str = ""  # what the program wrote into /tmp/perf-PID.map
 
     def mapping_of(self, address: int) -> Mapping | None:
@@ -70,9 +73,15 @@ class Spaces:
             space = self._space(int(key.pid), int(value.value))
             with contextlib.suppress(OSError):
                 space.mappings = [read_mappings(space.pid)]
+            space.again_ns = space.since_ns + _AGAIN_NS
             self.spaces.append(space)
             self._last[space.pid] = space
             spool.json("mappings", **_plain(space))
+        now = time.monotonic_ns()
+        for space in [s for s in self._last.values() if s.again_ns <= now]:
+            space.again_ns = now + (now - space.since_ns) * (_SLOWER - 1)
+            if self._look_again(space):
+                spool.json("mappings", **_plain(space))
 
     def _space(self, pid: int, since_ns: int) -> Space:
         namespace_pid, mounts = pid, 0
@@ -88,15 +97,22 @@ class Spaces:
     def finish(self) -> None:
         """The last look at all processes that still live, and what compilers wrote about their code."""
         for space in self._last.values():
-            with contextlib.suppress(OSError):
-                now = read_mappings(space.pid)
-                before = space.mappings[0] if space.mappings else []
-                # The same program still: its own file is mapped as before.
-                if now != before and (not before or now[:1] == before[:1]):
-                    space.mappings.insert(0, now)
+            self._look_again(space)
         for space in self.spaces:
-            if any(not mapping[4].startswith("/") for state in space.mappings for mapping in state):
-                space.jit = self._jit(space)
+            space.jit = self._jit(space)
+
+    def _look_again(self, space: Space) -> bool:
+        """Whether there is anything new."""
+        try:
+            now = read_mappings(space.pid)
+        except OSError:
+            return False
+        before = space.mappings[0] if space.mappings else []
+        # The same program still: its own file is mapped as before. What was mapped and is not any more stays known.
+        if not now or now == before or (before and now[0] != before[0]):
+            return False
+        space.mappings = [now, [m for state in space.mappings for m in state if m not in now]]
+        return True
 
     def _jit(self, space: Space) -> str:
         descriptor = self.open(space, f"/tmp/perf-{space.namespace_pid}.map")
@@ -139,7 +155,7 @@ class Spaces:
 
 
 def _plain(space: Space) -> dict[str, Any]:
-    return {name: value for name, value in vars(space).items() if name != "jit"}
+    return {name: value for name, value in vars(space).items() if name not in ("jit", "again_ns")}
 
 
 def from_spool(spool: SpoolReader, boot_id: str) -> Spaces:
@@ -148,10 +164,12 @@ def from_spool(spool: SpoolReader, boot_id: str) -> Spaces:
     here = ""
     with contextlib.suppress(OSError), open("/proc/sys/kernel/random/boot_id") as file:
         here = file.read().strip()
+    latest: dict[tuple[int, int], Space] = {}
     for one in spool.objects("mappings"):
         mappings = [[(int(a), int(b), int(c), int(d), str(e)) for a, b, c, d, e in s] for s in one["mappings"]]
         space = Space(one["pid"], one["since_ns"], one["namespace_pid"], one["mount_namespace"], mappings)
-        found.spaces.append(space)
+        latest[space.pid, space.since_ns] = space
+    found.spaces = list(latest.values())
     if boot_id and boot_id == here:
         found.hold_own_root()
     return found

@@ -191,7 +191,7 @@ class _Demangler:
         self._call: Any = None
         with contextlib.suppress(OSError, AttributeError):
             library = ctypes.CDLL("libstdc++.so.6")
-            self._call = library.__cxa_demangle
+            self._call = library["__cxa_demangle"]  # not as attribute: Python would put the class in front
             self._call.restype = ctypes.c_void_p
             self._call.argtypes = [ctypes.c_char_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.POINTER(ctypes.c_int)]
             self._free = ctypes.CDLL(None).free
@@ -259,8 +259,11 @@ class Symboliser:
         """is_caller: the address is where a call returns to; the call itself lies before it."""
         at = address - 1 if is_caller else address
         mapping = space.mapping_of(at) if space is not None else None
-        if space is None or mapping is None:
+        if space is None:
             return _unknown()
+        if mapping is None:
+            # Code compiled after the last look at a process that is gone.
+            return self._in_jit(space, at) or _unknown()
         start, _, offset, inode, path = mapping
         if path == "[vdso]":
             return self._in_file(self._own_vdso(), at - start, path)
@@ -269,13 +272,15 @@ class Symboliser:
             if key not in self._files:
                 self._files[key] = self._open(space, path, inode)
             return self._in_file(self._files[key], at - start + offset, path)
-        if space.jit:
-            if id(space) not in self._jits:
-                self._jits[id(space)] = JitNames(space.jit)
-            name = self._jits[id(space)].name(at)
-            if name:
-                return Name(name, None, "perf-map")
-        return Name(path or "[anonymous memory]", path or None, "unknown")
+        return self._in_jit(space, at) or Name(path or "[anonymous memory]", path or None, "unknown")
+
+    def _in_jit(self, space: Space, address: int) -> Name | None:
+        if not space.jit:
+            return None
+        if id(space) not in self._jits:
+            self._jits[id(space)] = JitNames(space.jit)
+        name = self._jits[id(space)].name(address)
+        return Name(name, None, "perf-map") if name else None
 
     def _in_file(self, names: ElfNames | None, offset: int, path: str) -> Name:
         short = path.removesuffix(" (deleted)").rpartition("/")[2].strip("[]")

@@ -230,7 +230,7 @@ stack_id int64 stack.stack_id where it went to sleep | not sampled
     ),
     _t(
         "stack_sample",
-        "one CPU sample: what a thread was executing",
+        "one CPU sample: what a thread was executing; only samples in which something ran",
         _EVENT
         + """
 pid int32 process
@@ -249,10 +249,10 @@ node label name of the node
 stack_id int64 unique in the bundle
 depth int16 0 is the innermost frame
 kind label 'user' or 'kernel'
-address int64 address
-symbol string function, or module+offset where there is no symbol
-module string file mapped there | kernel or unknown
-basis label 'elf', 'kallsyms', 'perf-map', 'offset', 'unknown'
+address int64 address, of the first sample with these frames
+symbol string function; [module+0xoffset] where the file has no name for it: offset of the function's begin, where the unwinding table tells it
+module string file mapped there | in the kernel, compiled at run time or unknown
+basis label 'elf' (symbols of the file), 'kallsyms', 'perf-map' (/tmp/perf-PID.map, by the program's compiler), 'offset' (no name), 'unknown' (nothing is mapped there: the frame before it was built without frame pointers)
 """,
         "node stack_id depth",
     ),
