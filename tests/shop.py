@@ -35,6 +35,10 @@ class BundleMaker:
     data: list[dict[str, Any]] = field(default_factory=list)
     tcp_events: list[dict[str, Any]] = field(default_factory=list)
     tcp_samples: list[dict[str, Any]] = field(default_factory=list)
+    # Rows of other tables, by table.
+    more: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    # Each node, and by how many ms its wall clock is ahead.
+    nodes: dict[str, float] = field(default_factory=lambda: {NODE: 0.0})
     seconds: float = 10.0
 
     def connect(
@@ -101,19 +105,19 @@ class BundleMaker:
 
     def write(self, path: Path) -> Path:
         start, end = 0, int(self.seconds * 1e9)
-        node = Node(
-            NODE,
-            clock=[ClockAnchor(0, REALTIME_OFFSET_NS), ClockAnchor(end, REALTIME_OFFSET_NS + end)],
-            start_ns=start,
-            end_ns=end,
-            stop_reason="duration",
-        )
-        with BundleWriter(path, Manifest(nodes=[node])) as bundle:
+        nodes = []
+        for name, ahead_ms in self.nodes.items():
+            offset = REALTIME_OFFSET_NS + round(ahead_ms * MS)
+            clock = [ClockAnchor(0, offset), ClockAnchor(end, offset + end)]
+            nodes.append(Node(name, clock=clock, start_ns=start, end_ns=end, stop_reason="duration"))
+        with BundleWriter(path, Manifest(nodes=nodes)) as bundle:
             bundle.write_rows("connection", self.connections)
             bundle.write_rows("socket_data", self.data)
             bundle.write_rows("tcp_event", self.tcp_events)
             bundle.write_rows("tcp_sample", self.tcp_samples)
             bundle.write_rows("k8s_pod", [self._pod(p) for p in self.pods])
+            for table, rows in self.more.items():
+                bundle.write_rows(table, rows)
         return path
 
     @staticmethod

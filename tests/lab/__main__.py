@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.lab import demo, diagnose, ship
+from tests.lab import demo, diagnose, ship, skew
 from tests.lab.errors import LabError
 from tests.lab.faults import FAULTS, named
 from tests.lab.loads import LOADS
@@ -62,8 +62,13 @@ def run_demo(options: argparse.Namespace) -> None:
 
 
 def run_diagnose(options: argparse.Namespace) -> None:
-    cases = [tuple(named(names)) for names in options.faults] or diagnose.singles()
-    results = [diagnose.run(case, options.duration, options.rate, Path(options.output)) for case in cases]
+    folder = Path(options.output)
+    cases = [tuple(named(names)) for names in options.faults if names != skew.NAME]
+    if not options.faults:
+        cases = diagnose.singles()
+    results = [diagnose.run(case, options.duration, options.rate, folder) for case in cases]
+    if not options.faults or skew.NAME in options.faults:
+        results.append(skew.run(folder))
     print("\n" + diagnose.table(results))
     Path(options.output, "diagnosis.md").write_text(diagnose.table(results))
 
@@ -111,7 +116,9 @@ def main() -> int:
     sub = command(
         "diagnose", run_diagnose, "each fault by itself, recorded and analyzed blind; a table of the findings"
     )
-    sub.add_argument("faults", nargs="*", help="cases, each a comma-separated list of faults; none: every fault")
+    sub.add_argument(
+        "faults", nargs="*", help=f"cases, each a comma-separated list of faults, or {skew.NAME}; none: all"
+    )
     sub.add_argument("--rate", type=float, default=40.0, help="requests per second")
     sub.add_argument("--duration", type=float, default=15.0, help="seconds")
     sub.add_argument("-o", "--output", default="out/diagnose", help="folder for the bundles and the table")
