@@ -99,6 +99,8 @@ def parameters() -> dict[str, float]:
         "pool_wait_ms": 20.0,
         "slow_disk_ms": 20.0,
         "clock_skew_ms": 10.0,
+        "client_error_ratio": 0.5,
+        "process_lock_ms": 20.0,
     }
 
 

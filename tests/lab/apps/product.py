@@ -5,7 +5,8 @@
 FILE is JSON and may change while the service runs: {"slow_sql": true, "extra_ms": 80}. What can be asked for:
 slow_sql, n_plus_one, lock_steps, idle_ms (transactions), redis_keys, extra_ms, fail_ratio, lookup (a name),
 answer_bytes (added to each answer), leak_bytes (kept by each request), pool_size (database connections, 0: no limit),
-hold_ms (for which one is kept after its statement), retries (of a statement that fails, which there is then one of).
+hold_ms (for which one is kept after its statement), retries (of a statement that fails, which there is then one of),
+lock_ms (for which each request has the one lock), gone (no lists any more).
 """
 
 from __future__ import annotations
@@ -120,6 +121,7 @@ class Service:
     def __init__(self, control: Control) -> None:
         self.control = control
         self.kept: list[bytes] = []
+        self.lock = threading.Lock()
         self.mysql = Pool(self._connect_mysql, lambda: int(control.get("pool_size", 0)))
         self.redis = Pool(lambda: redis.Redis(host="redis", single_connection_client=True))
 
@@ -196,6 +198,9 @@ class Service:
         """Route one request."""
         if extra_ms := self.control.get("extra_ms", 0):
             time.sleep(extra_ms / 1000)
+        if lock_ms := self.control.get("lock_ms", 0):
+            with self.lock:
+                time.sleep(lock_ms / 1000)
         if random.random() < self.control.get("fail_ratio", 0):
             return 500, {"error": "out of order"}
         if name := self.control.get("lookup", ""):
@@ -209,6 +214,8 @@ class Service:
                 return 200, {"ok": True}
             case "GET", "products", "top":
                 return self.top(int(parse_qs(url.query)["category"][0]))
+            case "GET", "products" if self.control.get("gone", False):
+                return 404, {"error": "moved"}
             case "GET", "products":
                 return self.listing(int(parse_qs(url.query)["category"][0]))
             case "GET", "products", number:

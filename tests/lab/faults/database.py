@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from tests.lab.faults.fault import Answer, Fault
@@ -19,6 +20,7 @@ KEYS = 300_000
 HELD_MS = 60
 RETRIES = 12
 DISK_IOPS = 6
+MAX_CONNECTIONS = 10  # the least that the server takes
 
 
 def asked(**values: object) -> tuple[Callable[[Shop], None], Callable[[Shop], None]]:
@@ -51,9 +53,12 @@ def _empty_redis(shop: Shop) -> None:
 # ---- slow-disk: the kernel lets the pod's writes wait ------------------------------------------------------
 
 
-def _flush(shop: Shop, commits: int) -> None:
-    statement = f"SET GLOBAL innodb_flush_log_at_trx_commit = {commits}"
+def _administer(shop: Shop, statement: str) -> None:
     run("mariadb", "--no-defaults", "-uroot", f"--socket={shop.folder / 'mysql.sock'}", "-e", statement)
+
+
+def _flush(shop: Shop, commits: int) -> None:
+    _administer(shop, f"SET GLOBAL innodb_flush_log_at_trx_commit = {commits}")
 
 
 def _limit_writes(shop: Shop, per_second: int) -> None:
@@ -76,6 +81,29 @@ def _slow_disk(shop: Shop) -> None:
 def _fast_disk(shop: Shop) -> None:
     _limit_writes(shop, 0)
     _flush(shop, 0)
+
+
+# ---- too-many-connections ----------------------------------------------------------------------------------
+
+
+def _take_connections(shop: Shop) -> None:
+    """A program that does nothing with them takes all of the database's connections that it can get."""
+    _administer(shop, f"SET GLOBAL max_connections = {MAX_CONNECTIONS}")
+    program = (
+        "import pymysql, time\nkept = []\nwhile True:\n"
+        "    try: kept.append(pymysql.connect(host='mysql', user='shop', password='shop'))\n"
+        "    except pymysql.MySQLError: pass\n"
+        "    time.sleep(0.2)\n"
+    )
+    load = shop.one("load")
+    shop.helpers["take"] = load.spawn(shop.tree, [sys.executable, "-c", program], shop.folder / "take.log")
+
+
+def _give_connections(shop: Shop) -> None:
+    process = shop.helpers.pop("take")
+    process.terminate()
+    process.wait()
+    _administer(shop, "SET GLOBAL max_connections = 200")
 
 
 FAULTS = (
@@ -128,5 +156,12 @@ FAULTS = (
         _slow_disk,
         _fast_disk,
         lambda _shop: Answer(("slow-disk",), ("shop/mysql",)),
+    ),
+    Fault(
+        "too-many-connections",
+        "somebody else has taken nearly all connections that the database allows",
+        _take_connections,
+        _give_connections,
+        lambda _shop: Answer(("server-errors",), ("shop/mysql", "1040")),
     ),
 )

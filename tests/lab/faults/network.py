@@ -22,6 +22,7 @@ DELAY_MS = 40
 RESET_PERCENT = 2
 RATE = "256kbit"
 CONNTRACK_ENTRIES = 4096
+MTU = 1400
 APPS = Path(__file__).resolve().parents[1] / "apps"
 
 
@@ -204,6 +205,25 @@ def _drain_conntrack(shop: Shop) -> None:
     shop.restore_conntrack()
 
 
+# ---- mtu: large packets vanish, small ones pass -----------------------------------------------------------
+
+
+def _small_packets_only(shop: Shop) -> None:
+    sources = ", ".join(pod.ip for pod in shop.of("product"))
+    shop.one("gateway").nft(
+        "table inet lab_mtu {\n chain in {\n type filter hook input priority -10;\n"
+        f" ip saddr {{ {sources} }} ip length > {MTU} drop\n }}\n}}\n"
+    )
+    for pod in shop.of("product"):
+        shop.control(pod, answer_bytes=3000)
+
+
+def _all_packets(shop: Shop) -> None:
+    shop.one("gateway").nft("delete table inet lab_mtu")
+    for pod in shop.of("product"):
+        shop.control(pod, answer_bytes=None)
+
+
 FAULTS = (
     Fault(
         "lossy-link",
@@ -267,5 +287,12 @@ FAULTS = (
         _fill_conntrack,
         _drain_conntrack,
         lambda _shop: Answer(("conntrack-full",), ("shop/gateway",)),
+    ),
+    Fault(
+        "mtu",
+        f"packets from product to gateway of more than {MTU} bytes vanish",
+        _small_packets_only,
+        _all_packets,
+        lambda _shop: Answer(("lossy-link",), ("shop/gateway", "shop/product")),
     ),
 )

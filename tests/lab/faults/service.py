@@ -14,6 +14,7 @@ from tests.lab.faults.database import asked
 from tests.lab.faults.fault import Answer, Fault
 
 if TYPE_CHECKING:
+    from tests.lab.pods import Pod
     from tests.lab.shop import Shop
 
 EXTRA_MS = 80
@@ -21,6 +22,9 @@ ODD_REPLICA = 2
 FAIL_RATIO = 0.3
 DNS_STOPPED_S, DNS_RUNNING_S = 0.25, 0.05
 SURGE_RPS = 600
+PAUSE_S, BETWEEN_PAUSES_S = 0.4, 1.6
+PARTS_PORT = 9090
+LOCK_MS = 60
 GRPC_PORT, GRPC_RPS = 50051, 20
 APPS = Path(__file__).resolve().parents[1] / "apps"
 
@@ -41,28 +45,92 @@ def _not_fail(shop: Shop) -> None:
     shop.control(shop.of("product")[ODD_REPLICA], fail_ratio=None)
 
 
-def _slow_dns(shop: Shop) -> None:
-    """The resolver runs a sixth of the time."""
-    container = shop.one("dns").container
+def _stutter(shop: Shop, name: str, pod: Pod, stopped_s: float, running_s: float) -> None:
+    """The pod's program runs for a while and is stopped for a while."""
+    container = pod.container
     assert container is not None
     ended = threading.Event()
 
     def stutter() -> None:
         while not ended.is_set():
             os.killpg(container.pid, signal.SIGSTOP)
-            time.sleep(DNS_STOPPED_S)
+            time.sleep(stopped_s)
             os.killpg(container.pid, signal.SIGCONT)
-            time.sleep(DNS_RUNNING_S)
+            time.sleep(running_s)
 
     thread = threading.Thread(target=stutter, daemon=True)
     thread.start()
-    shop.threads["slow dns"] = (thread, ended)
+    shop.threads[name] = (thread, ended)
+
+
+def _no_stutter(shop: Shop, name: str) -> None:
+    thread, ended = shop.threads.pop(name)
+    ended.set()
+    thread.join()
+
+
+def _slow_dns(shop: Shop) -> None:
+    """The resolver runs a sixth of the time."""
+    _stutter(shop, "slow dns", shop.one("dns"), DNS_STOPPED_S, DNS_RUNNING_S)
 
 
 def _fast_dns(shop: Shop) -> None:
-    thread, ended = shop.threads.pop("slow dns")
-    ended.set()
-    thread.join()
+    _no_stutter(shop, "slow dns")
+
+
+def _pause(shop: Shop) -> None:
+    _stutter(shop, "pauses", shop.of("product")[ODD_REPLICA], PAUSE_S, BETWEEN_PAUSES_S)
+
+
+def _no_pause(shop: Shop) -> None:
+    _no_stutter(shop, "pauses")
+
+
+def _dead_resolver(shop: Shop) -> None:
+    """The first name server of every pod is one that does not answer: another pod, which drops the questions."""
+    redis = shop.one("redis")
+    redis.nft("table inet lab_dns {\n chain in {\n type filter hook input priority 0;\n udp dport 53 drop\n }\n}\n")
+    file = shop.folder / "resolv.conf"
+    file.write_text(f"nameserver {redis.ip}\n" + file.read_text())
+
+
+def _no_dead_resolver(shop: Shop) -> None:
+    shop.one("redis").nft("delete table inet lab_dns")
+    file = shop.folder / "resolv.conf"
+    file.write_text(file.read_text().partition("\n")[2])
+
+
+_PARTS = """
+import socket, sys, time
+s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+if len(sys.argv) > 2:
+    time.sleep(1); s.connect((sys.argv[1], int(sys.argv[2])))
+    while True:
+        s.sendall(b"GET /parts HTTP/1.1\\r\\nHost: parts\\r\\n\\r\\n")
+        got = b""
+        while not got.endswith(b"end"): got += s.recv(65536)
+        time.sleep(0.05)
+s.bind(("", int(sys.argv[1]))); s.listen()
+c = s.accept()[0]
+while c.recv(65536):
+    c.send(b"HTTP/1.1 200 OK\\r\\nContent-Length: 303\\r\\n\\r\\n"); c.send(b"x" * 300); c.send(b"end")
+"""
+
+
+def _parts(shop: Shop) -> None:
+    """A server in a product pod that writes its answers in parts, and a client in the load pod."""
+    pod, load = shop.of("product")[0], shop.one("load")
+    serve = [sys.executable, "-c", _PARTS, str(PARTS_PORT)]
+    ask = [sys.executable, "-c", _PARTS, pod.ip, str(PARTS_PORT)]
+    shop.helpers["parts server"] = pod.spawn(shop.tree, serve, shop.folder / "parts-server.log")
+    shop.helpers["parts client"] = load.spawn(shop.tree, ask, shop.folder / "parts-client.log")
+
+
+def _no_parts(shop: Shop) -> None:
+    for name in ("parts client", "parts server"):
+        process = shop.helpers.pop(name)
+        process.terminate()
+        process.wait()
 
 
 def _surge(shop: Shop) -> None:
@@ -140,5 +208,38 @@ FAULTS = (
         _grpc,
         _no_grpc,
         lambda _shop: Answer(("server-errors",), ("shop/product", "grpc", "14")),
+    ),
+    Fault(
+        "pauses",
+        f"one of the product replicas stops for {PAUSE_S} s every {PAUSE_S + BETWEEN_PAUSES_S} s",
+        _pause,
+        _no_pause,
+        lambda shop: Answer(("slow-replica",), (shop.of("product")[ODD_REPLICA].name,)),
+    ),
+    Fault(
+        "process-lock",
+        f"each request of a product pod holds one lock for {LOCK_MS} ms",
+        *asked(lock_ms=LOCK_MS),
+        lambda _shop: Answer(("process-lock",), ("shop/product",)),
+    ),
+    Fault(
+        "dead-resolver",
+        "the first name server in every pod's resolv.conf does not answer",
+        _dead_resolver,
+        _no_dead_resolver,
+        lambda _shop: Answer(("dns-failures",), ("unanswered", "failing")),
+    ),
+    Fault(
+        "gone",
+        "product answers each request for a list with 404",
+        *asked(gone=True),
+        lambda _shop: Answer(("client-errors",), ("shop/product", "GET /products", "404")),
+    ),
+    Fault(
+        "small-writes",
+        "a server writes its small answers in parts, without TCP_NODELAY",
+        _parts,
+        _no_parts,
+        lambda _shop: Answer(("small-writes",), ("shop/load", "shop/product")),
     ),
 )

@@ -131,6 +131,73 @@ def test_requests_that_wait_for_something_else(tmp_path: Path) -> None:
     assert findings(stored("sleeping"), tmp_path, "slow-disk") == []
 
 
+def test_requests_that_wait_for_a_lock(tmp_path: Path) -> None:
+    maker = stored("sleeping")
+    for row in maker.more["sched_slice"]:
+        row["syscall"] = row["syscall"] and "futex"
+    (found,) = findings(maker, tmp_path, "process-lock")
+    assert (found["severity"], found["scope"]) == ("warning", "shop/back")
+    assert "20 of 20, p95 50 ms (http1)" in found["title"]
+
+
+# ---- client-errors ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("status", "count", "expected"), [(404, 40, 1), (404, 15, 0), (500, 40, 0)])
+def test_an_endpoint_that_is_gone(tmp_path: Path, status: int, count: int, expected: int) -> None:
+    maker = three()
+    ends = both_ends(maker, CLIENT, BACK)
+    for turn in range(count):
+        maker.ask(ends, 10 + turn * 200, 2, *http("/gone", status=status))
+        maker.ask(ends, 50 + turn * 200, 2, *http("/there"))
+    found = findings(maker, tmp_path, "client-errors")
+    assert [f["scope"] for f in found] == ["shop/client -> shop/back"] * expected
+    assert all(
+        "100.0 % of the http1 requests of shop/client for GET /gone, mostly with 404" in f["title"] for f in found
+    )
+
+
+# ---- small-writes -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("written_late", "expected"), [(False, 1), (True, 0)])
+def test_answers_held_back_between_their_parts(tmp_path: Path, written_late: bool, expected: int) -> None:
+    maker = three()
+    client, server = both_ends(maker, CLIENT, BACK)
+    request, answer = http(body=b"x" * 200)
+    for turn in range(20):
+        at = 10 + turn * 200
+        maker.say(client, at, "send", request)
+        maker.say(server, at + 0.1, "receive", request)
+        maker.say(server, at + 1, "send", answer[:50])
+        maker.say(client, at + 1.1, "receive", answer[:50])
+        maker.say(server, at + (40 if written_late else 1.1), "send", answer[50:])
+        maker.say(client, at + 41, "receive", answer[50:])
+    maker.tcp_samples.append(
+        {"node": NODE, "ts_ns": MS, "connection_id": client, "min_rtt_ns": 50_000, "reason": "end"}
+    )
+    found = findings(maker, tmp_path, "small-writes")
+    assert len(found) == expected
+    assert all("Answers of shop/back to shop/client are held back on the way for 39.8 ms" in f["title"] for f in found)
+
+
+# ---- slow-replica: one that stalls ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("stalling", "expected"), [(1, 1), (3, 0)])
+def test_a_pod_that_stops_now_and_then(tmp_path: Path, stalling: int, expected: int) -> None:
+    maker = BundleMaker(pods=[Pod("client-1", "client", CLIENT[0])])
+    for n in range(3):
+        maker.pods.append(Pod(f"back-{n}", "back", f"10.0.1.{n}"))
+        ends = both_ends(maker, (CLIENT[0], 41000 + n), (f"10.0.1.{n}", 80))
+        for turn in range(60):
+            is_stalled = n < stalling and turn % 8 == 0
+            maker.ask(ends, 10 + turn * 160 + n, 120 if is_stalled else 5, *http(f"/{turn}"))
+    found = findings(maker, tmp_path, "slow-replica")
+    assert [f["scope"] for f in found] == ["shop/back-0"] * expected
+    assert all("stalls: 8 of 60 requests take up to 120 ms" in f["title"] for f in found)
+
+
 # ---- clock-skew -------------------------------------------------------------------------------------------
 
 
