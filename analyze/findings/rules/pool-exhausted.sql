@@ -15,7 +15,7 @@ _call AS (
     SELECT c.parent_request_id, c.callee, c.protocol, c.start_ns, r.connection_id, r.node, r.pid, r.end_ns,
         c.start_ns - greatest(p.start_ns, coalesce(lag(r.end_ns) OVER (PARTITION BY c.parent_request_id ORDER BY c.start_ns), 0)) AS wait_ns,
         greatest(p.start_ns, coalesce(lag(r.end_ns) OVER (PARTITION BY c.parent_request_id ORDER BY c.start_ns), 0)) AS from_ns,
-        p.server_name, p.pod
+        p.server_name, p.pod, c.endpoint
     FROM child_call AS c
     JOIN request AS r USING (request_id)
     JOIN _parent AS p ON p.request_id = c.parent_request_id AND p.node = r.node AND p.pid = r.pid
@@ -42,6 +42,11 @@ _wait AS (
     ASOF JOIN _turn AS t ON t.node = c.node AND t.pid = c.pid AND t.at_ns <= c.from_ns
     WINDOW u AS (PARTITION BY c.connection_id ORDER BY c.start_ns)
 ),
+_late AS (
+    -- Later than requests of the same kind that waited least: what they always do before their first call is no wait.
+    SELECT * REPLACE (greatest(0, wait_ns - quantile_disc(wait_ns, 0.1) OVER (PARTITION BY pod, callee, protocol, endpoint)) AS wait_ns)
+    FROM _wait WHERE number = 1
+),
 _sum AS (
     -- Of each request the first call only: between two of them it may have work to do.
     SELECT server_name, pod, callee, protocol, max(most) AS most, count(*) AS calls, max(in_flight) AS in_flight,
@@ -51,7 +56,7 @@ _sum AS (
         coalesce(sum(wait_ns) FILTER (is_handed_over AND in_flight > most), 0)::BIGINT AS total_ns,
         quantile_disc(end_ns - start_ns, 0.5) AS call_ns,
         min(start_ns) AS first_ns, max(start_ns) AS last_ns
-    FROM _wait WHERE number = 1 GROUP BY ALL
+    FROM _late GROUP BY ALL
 ),
 _found AS (
     SELECT * FROM _sum

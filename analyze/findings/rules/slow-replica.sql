@@ -5,7 +5,8 @@ WITH _own AS (
     -- In whole, and without what it waited for others: a slow server behind all of them hides the odd one.
     SELECT l.server_name, l.server_namespace, l.server_pod, l.server_version, l.protocol, p.part,
         CASE p.part WHEN 'whole' THEN coalesce(l.server_latency_ns, l.latency_ns) ELSE t.own_ns END AS own_ns,
-        l.server_latency_ns IS NOT NULL AS from_server, l.start_ns
+        -- While a process stands still its requests wait in the kernel: only their callers see how long.
+        coalesce(l.latency_ns, l.server_latency_ns) AS seen_ns, l.server_latency_ns IS NOT NULL AS from_server, l.start_ns
     FROM logical_request AS l
     CROSS JOIN (VALUES ('whole'), ('own')) AS p(part)
     LEFT JOIN request_time_split AS t USING (request_id)
@@ -14,21 +15,21 @@ WITH _own AS (
 ),
 _pod AS (
     SELECT server_name, server_namespace, server_pod, any_value(server_version) AS server_version, protocol, part,
-        count(*) AS requests, quantile_disc(own_ns, 0.50) AS p50_ns, quantile_disc(own_ns, 0.95) AS p95_ns, max(own_ns) AS max_ns, sum(own_ns)::BIGINT AS total_ns,
+        count(*) AS requests, quantile_disc(own_ns, 0.50) AS p50_ns, quantile_disc(seen_ns, 0.95) AS seen_p95_ns, max(seen_ns) AS seen_max_ns, sum(own_ns)::BIGINT AS total_ns,
         min(start_ns) AS first_ns, max(start_ns) AS last_ns, bool_and(from_server) AS from_server
     FROM _own GROUP BY ALL HAVING count(*) >= 20
 ),
 _normal AS (
     -- What each pod's siblings need for nearly all of their requests.
-    SELECT a.server_pod, a.server_name, a.protocol, max(b.p95_ns) AS most_ns
+    SELECT a.server_pod, a.server_name, a.protocol, max(b.seen_p95_ns) AS most_ns
     FROM _pod AS a JOIN _pod AS b ON a.server_name = b.server_name AND a.protocol = b.protocol AND a.server_pod <> b.server_pod
     WHERE a.part = 'whole' AND b.part = 'whole'
     GROUP BY ALL
 ),
 _pause AS (
     SELECT o.server_name, o.server_pod, o.protocol,
-        count(*) FILTER (o.own_ns > 4 * n.most_ns AND o.own_ns > n.most_ns + 50000000) AS stalls,
-        coalesce(sum(o.own_ns) FILTER (o.own_ns > 4 * n.most_ns AND o.own_ns > n.most_ns + 50000000), 0)::BIGINT AS stalled_ns
+        count(*) FILTER (o.seen_ns > 4 * n.most_ns AND o.seen_ns > n.most_ns + 50000000) AS stalls,
+        coalesce(sum(o.seen_ns) FILTER (o.seen_ns > 4 * n.most_ns AND o.seen_ns > n.most_ns + 50000000), 0)::BIGINT AS stalled_ns
     FROM _own AS o JOIN _normal AS n USING (server_name, server_pod, protocol) WHERE o.part = 'whole' GROUP BY ALL
 ),
 _compared AS (
@@ -58,8 +59,8 @@ UNION ALL
 SELECT
     'warning', 'pod', c.server_namespace || '/' || c.server_pod,
     'Pod ' || c.server_pod || ' of ' || c.server_name || ' stalls: ' || p.stalls || ' of ' || c.requests || ' requests take up to '
-        || as_ms(c.max_ns) || ', those of its ' || c.sibling_count || ' siblings p95 ' || as_ms(n.most_ns),
-    'Its other requests are as fast as theirs (p50 ' || as_ms(c.p50_ns) || '): the process pauses (garbage collection, a stopped or '
+        || as_ms(c.seen_max_ns) || ', those of its ' || c.sibling_count || ' siblings p95 ' || as_ms(n.most_ns),
+    'Its other requests are as fast as theirs (p50 ' || as_ms(c.p50_ns) || ' in the server); how long is measured by its callers. The process pauses (garbage collection, a stopped or '
         || 'starved container) or some requests wait for something only this pod has.',
     'select * from logical_request where server_pod = ''' || c.server_pod || ''' order by latency_ns desc', 0.8,
     p.stalled_ns, c.first_ns, c.last_ns, [c.server_name]
