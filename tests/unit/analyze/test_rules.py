@@ -67,7 +67,7 @@ def test_a_monitor_that_asks_one_thing_all_the_time_makes_no_storm(tmp_path: Pat
 # ---- pool-exhausted ---------------------------------------------------------------------------------------
 
 
-def pooled(first_wait_ms: float, second_wait_ms: float) -> BundleMaker:
+def pooled(first_wait_ms: float, second_wait_ms: float, apart_ms: float = 1) -> BundleMaker:
     """Requests in twos, 30 ms long at least, on two threads that share one connection to `back`."""
     maker = three()
     inbound = [maker.connect((CLIENT[0], CLIENT[1] + n), MIDDLE, "server") for n in range(2)]
@@ -76,15 +76,15 @@ def pooled(first_wait_ms: float, second_wait_ms: float) -> BundleMaker:
         start = 10 + turn * 200
         waits = (first_wait_ms, second_wait_ms)
         for n in range(2):
-            maker.say(inbound[n], start + n, "receive", http()[0])
+            maker.say(inbound[n], start + n * apart_ms, "receive", http()[0])
         for n, wait in enumerate(waits):
             for direction, at, payload in (
-                ("send", start + n + wait, http("/x")[0]),
-                ("receive", start + n + wait + 20, http("/x")[1]),
+                ("send", start + n * apart_ms + wait, http("/x")[0]),
+                ("receive", start + n * apart_ms + wait + 20, http("/x")[1]),
             ):
                 maker.say(pool, at, direction, payload)
                 maker.data[-1]["tid"] = n + 1
-            maker.say(inbound[n], start + n + wait + 40, "send", http()[1])
+            maker.say(inbound[n], start + n * apart_ms + wait + 40, "send", http()[1])
     for row in maker.data:
         row["pid"] = 7
         if row["connection_id"] in inbound:
@@ -96,11 +96,11 @@ def test_requests_that_wait_for_the_only_connection(tmp_path: Path) -> None:
     (found,) = findings(pooled(0.1, 60), tmp_path, "pool-exhausted")
     assert found["scope"] == "shop/middle -> shop/back"
     assert "1 for up to 2 requests" in found["title"]
-    assert "40 of 80 requests began their first call 60 ms (p50) late" in found["summary"]
+    assert "40 of 80 requests began their first call 59.9 ms (p50) late" in found["summary"]
 
 
 def test_who_is_slow_without_others_does_not_wait_for_a_connection(tmp_path: Path) -> None:
-    assert findings(pooled(40, 62), tmp_path, "pool-exhausted") == []
+    assert findings(pooled(40, 40, apart_ms=25), tmp_path, "pool-exhausted") == []
 
 
 # ---- slow-disk --------------------------------------------------------------------------------------------
