@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kubetape.analyze.analysis import Analysis
+from kubetape.reports.flame import Flame, flames
 from kubetape.reports.sql_text import pretty
 from kubetape.reports.waterfall import Waterfall, slowest
 
@@ -37,6 +38,7 @@ class ReportData:
     pods: list[Row]
     time_split: list[Row] = field(default_factory=list)
     waterfalls: list[Waterfall] = field(default_factory=list)
+    flames: list[Flame] = field(default_factory=list)
     node_health: list[Row] = field(default_factory=list)
     pod_health: list[Row] = field(default_factory=list)
     transactions: list[Row] = field(default_factory=list)
@@ -110,6 +112,7 @@ def collect(analysis: Analysis) -> ReportData:
             f"ORDER BY count(*) * avg(total_ns) DESC, server LIMIT {TOP_ROWS}"
         ),
         waterfalls=slowest(rows),
+        flames=flames(rows),
         node_health=rows("SELECT * FROM node_health WHERE cpu_busy_ratio IS NOT NULL OR is_ready IS NOT NULL"),
         pod_health=rows(
             "SELECT * FROM pod_health WHERE cpu_cores IS NOT NULL OR request_count > 0 OR NOT coalesce(is_ready, true) "

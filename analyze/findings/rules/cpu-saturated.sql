@@ -1,5 +1,5 @@
 -- All CPUs of a node are busy and threads wait for one.
--- Inputs: cpu_sample, node_sample, process_sample, process, cgroup, k8s_pod, logical_request, manifest_node
+-- Inputs: cpu_sample, node_sample, process_sample, process, cgroup, k8s_pod, logical_request, manifest_node, hot_function
 -- Kind: root
 -- Effect: slowness
 WITH _step AS (
@@ -37,6 +37,12 @@ _top AS (
     FROM _owner GROUP BY node, command, pod
     QUALIFY row_number() OVER (PARTITION BY node ORDER BY sum(cpu_ns) DESC) = 1
 ),
+_hot AS (
+    -- Where its own samples say the time went.
+    SELECT node, command, arg_max(function, self_ns) AS function, max(self_ns) / sum(self_ns) AS share
+    FROM (SELECT node, command, function, sum(self_ns) AS self_ns FROM hot_function GROUP BY ALL)
+    GROUP BY node, command HAVING sum(self_ns) > 0
+),
 _served AS (
     SELECT list(DISTINCT server_name) AS names, list(DISTINCT coalesce(server_namespace || '/' || server_pod, server_name)) AS pods,
         coalesce(sum(latency_ns), 0) AS total_ns FROM logical_request
@@ -48,6 +54,7 @@ SELECT
         || coalesce(' of pod ' || t.pod, ', which belongs to no pod') AS title,
     'On average ' || round(w.running, 1) || ' threads wanted one of ' || m.cpu_count || ' CPUs; ' || round(100 * n.full_share)
         || ' % of the seconds had no idle CPU. ' || t.command || ' used ' || round(t.cpu_ns / 1e9, 1) || ' s of CPU time.'
+        || coalesce(' Its hottest function: ' || h.function || ' (' || round(100 * h.share) || ' %).', '')
         || CASE WHEN n.steal >= 0.05 THEN ' The hypervisor took ' || round(100 * n.steal) || ' % away.' ELSE '' END AS summary,
     'select * from process_sample order by cpu_ns desc' AS evidence, 0.85 AS confidence,
     (s.total_ns * n.full_share)::BIGINT AS impact_ns, n.first_ns, n.last_ns,
@@ -58,6 +65,7 @@ FROM _node AS n
 JOIN manifest_node AS m USING (node)
 JOIN _wait AS w USING (node)
 JOIN _top AS t USING (node)
+LEFT JOIN _hot AS h ON h.node = n.node AND h.command = t.command
 CROSS JOIN _served AS s
 WHERE n.seconds >= 5 AND n.full_share >= 0.6
     -- More threads than CPUs want to run: somebody waits.
