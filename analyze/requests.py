@@ -110,6 +110,7 @@ def decode_all(connections: Any, data: Any) -> Requests:
     gc.disable()
     try:
         _decode_connections(data, datagram_ids, facts, protocols, shared, results)
+        _mark_tls(results)
         _resolve(results, shared)
         return Requests(_request_table(results), _coverage_table(results))
     finally:
@@ -135,6 +136,34 @@ def _decode_connections(
         # What was decoded needs the bytes no more.
         streams.send.runs, streams.receive.runs = [], []
         results.append((streams, fact, decoded))
+
+
+_TLS_FACTS = ("version", "cipher", "server_name", "alpn")
+
+
+def _mark_tls(results: list[tuple[ConnectionStreams, dict[str, Any], Decoded]]) -> None:
+    """Rows read from plaintext get what the handshake of their connection said, in attributes.tls.
+
+    The ciphertext of a connection whose plaintext was read is not counted as unreadable.
+    """
+    handshakes = {
+        streams.connection_id: decoded
+        for streams, _, decoded in results
+        if streams.source != "tls" and "tls" in decoded.protocols
+    }
+    for streams, _, decoded in results:
+        if streams.source != "tls":
+            continue
+        facts: dict[str, Any] = {}
+        if (outside := handshakes.get(streams.connection_id)) is not None:
+            outside.opaque_bytes = 0
+            for row in outside.rows:
+                if row.protocol == "tls" and row.attributes is not None:
+                    said = {"server_name": row.resource, **row.attributes}
+                    facts = {name: said[name] for name in _TLS_FACTS if said.get(name) is not None}
+                    break
+        for row in [*decoded.rows, *(row for block in decoded.blocks for row in block.plain.templates)]:
+            row.attributes = {**(row.attributes or {}), "tls": facts}
 
 
 def _endpoints(fact: dict[str, Any]) -> tuple[Endpoints, bool]:

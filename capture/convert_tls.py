@@ -45,6 +45,7 @@ class Evidence:
 
     tls: list[Array] = field(default_factory=list)
     sockets: list[Array] = field(default_factory=list)
+    firsts: list[Array] = field(default_factory=list)  # first positions of streams, window by window
     named: list[Array] = field(default_factory=list)
     opened: list[Array] = field(default_factory=list)
     looks: set[int] = field(default_factory=set)  # sockets whose bytes look like TLS records
@@ -57,6 +58,7 @@ class Evidence:
         events = window.events("data_event")
         kept = events[["ts_ns", "socket_id", "size_bytes", "tid", "direction", "flags"]].copy()
         self.sockets.append(kept)
+        self.firsts.append(_first_positions(events[["socket_id", "direction", "position"]]))
         captured = events["captured_bytes"] >= 3
         begins = window.offsets("data_event")[captured] + layout.dtype.itemsize
         ids = events["socket_id"][captured].astype(np.int64)
@@ -212,6 +214,7 @@ class Ties:
             for s, d in np.unique(sockets[(sockets["flags"] & defines()["DATA_ULP"]) != 0][["socket_id", "direction"]])
         }
         rank = {"fd": 0, "nested": 1, "thread": 2, "none": 3}
+        bases = self._bases()
         ends: dict[int, tuple[int, int, int]] = {}
         self._offsets = np.zeros((len(self.sessions), 2), np.int64)
         by_time = sorted(range(len(self.sessions)), key=lambda i: self.sessions[i].first_ns)
@@ -226,10 +229,11 @@ class Ties:
             if known is not None and (known[2] > session.first_ns or session.basis == "thread"):
                 self._leave_out(index, "another session was using that connection")
                 continue
-            self._offsets[index] = known[:2] if known is not None else (0, 0)
+            one = session.connection_id
+            before = known[:2] if known is not None else (bases.get((one, 0), 0), bases.get((one, 1), 0))
+            self._offsets[index] = before
             sent, received = (self._end(tls, index, way) for way in (0, 1))
-            before = known or (0, 0, 0)
-            ends[session.connection_id] = (before[0] + sent, before[1] + received, session.last_ns)
+            ends[one] = (before[0] + sent, before[1] + received, session.last_ns)
 
     def _end(self, tls: Array, index: int, direction: int) -> int:
         session = self.sessions[index]
@@ -240,6 +244,16 @@ class Ties:
             & (tls["size_bytes"] > 0)
         ]
         return int((rows["position"] + rows["size_bytes"]).max()) if len(rows) else 0
+
+    def _bases(self) -> dict[tuple[int, int], int]:
+        """(connection, direction) -> the stream position from which its plaintext is counted, the first one seen.
+
+        The same at both ends of a connection, and another for each connection: so the same byte of plaintext is
+        found at the other end as bytes of plain streams are.
+        """
+        firsts = _first_positions(np.concatenate(self._evidence.firsts))
+        wanted = np.isin(firsts["socket_id"], self._connections[self._connections >= 0])
+        return {(int(s), int(d)): int(p) for s, d, p in firsts[wanted].tolist()}
 
     def _leave_out(self, index: int, reason: str) -> None:
         session = self.sessions[index]
@@ -280,6 +294,14 @@ def _mode(values: Array) -> tuple[int, int]:
     unique, counts = np.unique(values, return_counts=True)
     best = int(np.argmax(counts))
     return int(unique[best]), int(counts[best])
+
+
+def _first_positions(streams: Array) -> Array:
+    """The row with the lowest position of each socket and direction."""
+    ordered = streams[np.lexsort((streams["position"], streams["direction"], streams["socket_id"]))]
+    new = np.ones(len(ordered), bool)
+    new[1:] = (np.diff(ordered["socket_id"]) != 0) | (np.diff(ordered["direction"]) != 0)
+    return ordered[new]
 
 
 def _carried(sockets: Array) -> dict[tuple[int, int], int]:

@@ -99,7 +99,7 @@ direction label 'send' (local to remote) or 'receive'; of a wire connection 'sen
 position int64 stream position of the first byte; 0 for datagrams
 size_bytes int64 bytes moved
 payload binary the first bytes moved; shorter than size_bytes where the policy or a limit cut it | not recorded
-source label 'socket', 'tls' (plaintext at a TLS library; position counts plaintext from 0) or 'wire'
+source label 'socket', 'tls' (plaintext at a TLS library; position counts plaintext from the stream's first position on) or 'wire'
 call label the system call: 'write', 'sendto', 'recvmsg', 'sendfile', ...; of plaintext the library's: 'SSL_read', 'gnutls_record_send', 'tls.Conn.Read', ...; 'packet' for wire
 pid int32 process | wire
 tid int32 thread | wire
