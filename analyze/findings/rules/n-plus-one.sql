@@ -3,7 +3,9 @@
 -- Kind: cause
 -- Effect: work
 WITH _repeat AS (
-    SELECT parent_request_id, server, endpoint, callee, protocol, resource, count(*) AS calls, sum(latency_ns) AS spent_ns,
+    SELECT parent_request_id, server, endpoint, callee, protocol, resource, 
+        -- Of a thread that served several, each has its share.
+        sum(CASE basis WHEN 'guess' THEN 1.0 / candidate_count ELSE 1 END) AS calls, sum(latency_ns) AS spent_ns,
         min(start_ns) AS first_ns, max(start_ns) AS last_ns, count(DISTINCT operation) AS operations
     FROM child_call
     WHERE resource IS NOT NULL AND protocol NOT IN ('dns')

@@ -109,7 +109,7 @@ if len(sys.argv) > 2:
         s.sendall(b"GET /parts HTTP/1.1\\r\\nHost: parts\\r\\n\\r\\n")
         got = b""
         while not got.endswith(b"end"): got += s.recv(65536)
-        time.sleep(0.05)
+        time.sleep(0.005)
 s.bind(("", int(sys.argv[1]))); s.listen()
 c = s.accept()[0]
 while c.recv(65536):
