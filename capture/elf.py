@@ -46,7 +46,7 @@ class Elf:
             self.data = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
         try:
             self._read_headers()
-        except (struct.error, IndexError, ElfError) as error:
+        except (struct.error, IndexError, OverflowError, ElfError) as error:
             self.data.close()
             raise ElfError(str(error)) from error
 
@@ -106,7 +106,13 @@ class Elf:
         return None
 
     def functions(self, names: Iterable[str]) -> dict[str, int]:
-        """File offsets of those of the names that are defined here, by .dynsym or .symtab."""
+        """File offsets of those of the names that are defined here, by .dynsym or .symtab. Raises ElfError."""
+        try:
+            return self._functions(names)
+        except (ValueError, OverflowError) as error:
+            raise ElfError(f"a table of symbols that cannot be read: {error}") from error
+
+    def _functions(self, names: Iterable[str]) -> dict[str, int]:
         found: dict[str, int] = {}
         for section in self._by_index:
             if section.kind not in (_SYMTAB, _DYNSYM) or section.link >= len(self._by_index):

@@ -42,7 +42,7 @@ def functions(elf: Elf, names: tuple[str, ...]) -> dict[str, GoFunction]:
         raise ElfError("no table of functions")
     try:
         return _Table(elf, elf.content(section)).functions(names)
-    except (struct.error, IndexError, ValueError) as error:
+    except (struct.error, IndexError, ValueError, OverflowError) as error:
         raise ElfError(f"a table of functions that cannot be read: {error}") from error
 
 

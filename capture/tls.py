@@ -74,6 +74,7 @@ class _Process:
     path: str = ""
     inode: int = 0
     java: bool = False
+    read: bool = False  # its program or a library of it has probes
 
 
 @dataclass
@@ -154,7 +155,7 @@ class Targets(Attachment):
         with contextlib.suppress(OSError):
             process.inode = os.stat(f"/proc/{pid}/exe").st_ino
             self._look_at_root(pid)
-        self._look_at_file(f"/proc/{pid}/exe", process.path, pid)
+        process.read |= self._look_at_file(f"/proc/{pid}/exe", process.path, pid)
         try:
             with open(f"/proc/{pid}/maps", "rb") as file:
                 maps = file.read()
@@ -163,10 +164,9 @@ class Targets(Attachment):
         process.java = process.java or _JAVA.search(maps) is not None
         for place, raw in set(_MAPPED.findall(maps)):
             path = os.fsdecode(raw)
-            if path.endswith(" (deleted)"):
-                self._look_at_file(f"/proc/{pid}/map_files/{place.decode()}", path, pid)
-            else:
-                self._look_at_file(f"/proc/{pid}/root{path}", path, pid)
+            gone = path.endswith(" (deleted)")
+            there = f"/proc/{pid}/map_files/{place.decode()}" if gone else f"/proc/{pid}/root{path}"
+            process.read |= self._look_at_file(there, path, pid)
 
     def _look_at_root(self, pid: int) -> None:
         """The libraries that the loader of this process's root would find."""
@@ -181,20 +181,24 @@ class Targets(Attachment):
 
     # ---- attaching ------------------------------------------------------------------------------------
 
-    def _look_at_file(self, path: str, shown: str, pid: int) -> None:
+    def _look_at_file(self, path: str, shown: str, pid: int) -> bool:
+        """Attach to a file not seen before; whether it has probes."""
         try:
             found = os.stat(path)
             key = (found.st_dev, found.st_ino)
             if key in self.files:
-                return
+                known = self.files[key]
+                return known is not None and known.status == "attached"
             self.files[key] = None
             with Elf(path) as elf:
                 target = self._attach_file(elf, path, shown, found.st_ino, pid)
         except (OSError, ElfError):
-            return
-        if target is not None:
-            self.files[key] = target
-            self.news.append(target)
+            return False
+        if target is None:
+            return False
+        self.files[key] = target
+        self.news.append(target)
+        return target.status == "attached"
 
     def _attach_file(self, elf: Elf, path: str, shown: str, inode: int, pid: int) -> _File | None:
         try:
@@ -239,7 +243,7 @@ class Targets(Attachment):
         rows = []
         reasons: dict[int, tuple[str, str]] = {}
         for pid, process in [*self._gone.items(), *self._processes.items()]:
-            if not process.path:
+            if not process.path or process.read:
                 continue
             if process.java:
                 library, reason = "java", "Java's own TLS: its code is compiled while it runs and has no fixed place"

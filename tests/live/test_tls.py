@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,8 @@ import pytest
 
 from kubetape.analyze.analysis import Analysis
 from kubetape.bundle.reader import Bundle
+from kubetape.capture import gobinary
+from kubetape.capture.elf import Elf, ElfError
 from tests.live.recording import record, rows
 from tests.live.test_spans import free_port, wait_for
 
@@ -102,11 +105,14 @@ def make_certificate(folder: Path) -> None:
     subprocess.run(["openssl", "req", *options, *files], check=True, capture_output=True)
 
 
-def build_go(folder: Path) -> None:
-    """The Go program, stripped: no symbols but Go's own table."""
-    environment = {**os.environ, "GOCACHE": str(folder / "cache"), "GO111MODULE": "off", "GOFLAGS": ""}
-    build = ["go", "build", "-ldflags", "-s -w", "-o", str(folder / "program"), str(HERE / "main.go")]
-    subprocess.run(build, check=True, env=environment, timeout=240)
+def build_go(folder: Path, *options: str, name: str = "program") -> Path:
+    """The Go program; by default stripped: no symbols but Go's own table."""
+    environment = {**os.environ, "GOCACHE": str(folder.parent / "gocache"), "GO111MODULE": "off", "GOFLAGS": ""}
+    how = options or ("-ldflags", "-s -w")
+    subprocess.run(
+        ["go", "build", *how, "-o", str(folder / name), str(HERE / "main.go")], check=True, env=environment, timeout=240
+    )
+    return folder / name
 
 
 @contextlib.contextmanager
@@ -225,3 +231,38 @@ def test_targets_and_what_cannot_be_read(run: Run) -> None:
     coverage = run.analysis.query("SELECT * FROM coverage WHERE protocols = 'tls'").to_pylist()
     assert coverage
     assert sum(row["encrypted_bytes"] for row in coverage) == 0
+
+
+def test_returns_of_go_functions_are_those_a_disassembler_finds(tmp_path: Path) -> None:
+    program = build_go(tmp_path, "-buildmode=exe")
+    name = "crypto/tls.(*Conn).Read"
+    listing = subprocess.run(
+        ["go", "tool", "objdump", "-s", r"^crypto/tls\.\(\*Conn\)\.Read$", str(program)],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    instructions = [line.split() for line in listing.splitlines() if line.startswith("  ")]
+    with Elf(str(program)) as elf:
+        (found,) = gobinary.functions(elf, (name, "crypto/tls.(*Conn).Unheard")).values()
+        returns = [elf.offset_of(int(words[1], 16)) for words in instructions if words[3] == "RET"]
+        assert found.entry == elf.offset_of(int(instructions[0][1], 16))
+    assert list(found.returns) == returns
+    assert len(returns) > 1
+
+
+def test_damaged_tables_of_go_are_refused_or_read(tmp_path: Path) -> None:
+    program = build_go(tmp_path)
+    whole = program.read_bytes()
+    with Elf(str(program)) as elf:
+        table = elf.sections[".gopclntab"]
+    dice = random.Random(3)
+    for _ in range(60):
+        data = bytearray(whole)
+        for _ in range(4):
+            data[table.offset + 8 + dice.randrange(64)] = dice.randrange(256)
+        for _ in range(2000):
+            data[table.offset + 72 + dice.randrange(table.size - 72)] = dice.randrange(256)
+        (tmp_path / "damaged").write_bytes(data)
+        with contextlib.suppress(ElfError), Elf(str(tmp_path / "damaged")) as elf:
+            gobinary.functions(elf, ("crypto/tls.(*Conn).Read", "crypto/tls.(*Conn).Write"))
