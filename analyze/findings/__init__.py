@@ -12,7 +12,8 @@ A rule is two files in `rules/`: NAME.sql, a query whose rows are findings, and 
 and its columns: severity, scope_kind, scope, title, summary, evidence (a query that shows the rows), confidence
 (0 to 1), impact_ns (time it cost, for ranking), first_ns, last_ns, entities (names it is about); of a root also
 explains: names of pods, workloads, edges ("a -> b"), statement digests or nodes whose troubles follow from it, and,
-where it may itself only follow from what a workload does, yields_to: that workload.
+where it may itself only follow from what a workload does, yields_to: that workload; of a cause also about: further
+names that a root may explain.
 
 Effect, of a cause: failure is what a server may only pass on from those it calls; timeout is a failure that slowness
 can bring about; work is what a program does whatever happens to it. Of a root: slowness explains no failures and no
@@ -258,6 +259,7 @@ def _point_to_roots(found: list[dict[str, Any]]) -> None:
     for finding in found:
         if finding["kind"] == "cause":
             about = {finding["scope"], *finding["entities"][1 if finding["scope_kind"] == "pod" else 0 :]}
+            about |= set(finding.get("about") or [])
             mine = [r for r in roots if about & set(r["explains"] or []) and _may_explain(r, finding)]
             if mine:
                 _follows(finding, _worst(mine))

@@ -28,7 +28,7 @@ SERVER_PORT = 8080
 _SERVER = (
     "import http.server, sys\n"
     "class H(http.server.BaseHTTPRequestHandler):\n"
-    "    protocol_version = 'HTTP/1.1'\n"
+    "    protocol_version = 'HTTP/1.1'; wbufsize = -1; disable_nagle_algorithm = True\n"
     "    def do_GET(self):\n"
     "        self.send_response(200); self.send_header('Content-Length', '2'); self.end_headers()\n"
     "        self.wfile.write(b'ok')\n"

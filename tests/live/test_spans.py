@@ -81,7 +81,7 @@ def wait_for(port: int) -> None:
     pytest.fail(f"nothing listens on {port}")
 
 
-# An event loop serves several requests with one thread: which of them makes a call is sometimes a guess, and called one.
+# An event loop serves several requests with one thread: which of them makes a call is at times a guess, and said to be.
 @pytest.mark.parametrize(("server", "precision", "recall"), [(THREADED, 0.99, 0.99), (ASYNCIO, 0.95, 0.3)])
 def test_precision_and_recall(tmp_path: Path, server: str, precision: float, recall: float) -> None:
     front, back = free_port(), free_port()

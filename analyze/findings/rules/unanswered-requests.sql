@@ -18,6 +18,7 @@ SELECT
     'They were sent (p50) ' || as_ms(age_ns::BIGINT) || ' before the end of the recording and got no answer until then: the server hangs, '
         || 'or its packets do not arrive.' AS summary,
     'select * from logical_request where outcome = ''no_response'' and server_name = ''' || server_name || '''' AS evidence,
-    0.85 AS confidence, waited_ns::BIGINT AS impact_ns, first_ns, last_ns, [server_name, pod] AS entities
+    0.85 AS confidence, waited_ns::BIGINT AS impact_ns, first_ns, last_ns, [server_name, pod] AS entities,
+    [client || ' -> ' || server_name] AS about
 FROM _pod
 WHERE unanswered >= 3 AND unanswered >= 0.02 * requests AND age_ns >= 2000000000

@@ -93,7 +93,7 @@ def _take_connections(shop: Shop) -> None:
         "import pymysql, time\nkept = []\nwhile True:\n"
         "    try: kept.append(pymysql.connect(host='mysql', user='shop', password='shop'))\n"
         "    except pymysql.MySQLError: pass\n"
-        "    time.sleep(0.2)\n"
+        "    time.sleep(0.05 if len(kept) < 9 else 3)\n"
     )
     load = shop.one("load")
     shop.helpers["take"] = load.spawn(shop.tree, [sys.executable, "-c", program], shop.folder / "take.log")
