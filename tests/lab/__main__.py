@@ -73,6 +73,12 @@ def run_diagnose(options: argparse.Namespace) -> None:
     Path(options.output, "diagnosis.md").write_text(diagnose.table(results))
 
 
+def run_judge(options: argparse.Namespace) -> None:
+    bundles = sorted(Path(options.folder).glob("*.ktape"))
+    results = [diagnose.judge_again(bundle) for bundle in bundles if diagnose.answers_file(bundle).exists()]
+    print("\n" + diagnose.table(results))
+
+
 def run_healthy(options: argparse.Namespace) -> None:
     if unknown := [name for name in options.loads if name not in LOADS]:
         raise LabError(f"no load called {', '.join(unknown)}; there are: {', '.join(LOADS)}")
@@ -122,6 +128,8 @@ def main() -> int:
     sub.add_argument("--rate", type=float, default=40.0, help="requests per second")
     sub.add_argument("--duration", type=float, default=15.0, help="seconds")
     sub.add_argument("-o", "--output", default="out/diagnose", help="folder for the bundles and the table")
+    sub = command("judge", run_judge, "bundles of `diagnose` and `healthy`, analyzed again: after a rule has changed")
+    sub.add_argument("folder", nargs="?", default="out/diagnose")
     sub = command("healthy", run_healthy, "a shop without faults under each load, recorded and analyzed")
     sub.add_argument("loads", nargs="*", help=f"of {', '.join(LOADS)}; none: all")
     sub.add_argument("-o", "--output", default="out/diagnose", help="folder for the bundles and the table")

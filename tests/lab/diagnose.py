@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +54,8 @@ def run(faults: Sequence[Fault], duration_s: float, rate: float, folder: Path) -
             shop.apply(fault)
         time.sleep(SETTLE_S)
         record(shop, bundle, duration_s)
-    result = judge(name, answers, findings(bundle))
-    report(result)
-    return result
+    keep(bundle, name, answers)
+    return judge_again(bundle)
 
 
 def run_healthy(load: Load, folder: Path) -> Result:
@@ -68,7 +67,24 @@ def run_healthy(load: Load, folder: Path) -> Result:
         load.prepare(shop)
         time.sleep(SETTLE_S)
         record(shop, bundle, load.duration_s)
-    result = judge(f"healthy: {load.name}", [], findings(bundle))
+    keep(bundle, f"healthy: {load.name}", [])
+    return judge_again(bundle)
+
+
+def keep(bundle: Path, name: str, answers: Sequence[Answer]) -> None:
+    """Write the right answers beside the bundle."""
+    answers_file(bundle).write_text(json.dumps({"name": name, "answers": [asdict(answer) for answer in answers]}))
+
+
+def answers_file(bundle: Path) -> Path:
+    return bundle.with_name(f"{bundle.name}.answers.json")
+
+
+def judge_again(bundle: Path) -> Result:
+    """Analyze a bundle whose right answers were kept; prints one line."""
+    kept = json.loads(answers_file(bundle).read_text())
+    answers = [Answer(tuple(a["rules"]), tuple(a["words"])) for a in kept["answers"]]
+    result = judge(kept["name"], answers, findings(bundle))
     report(result)
     return result
 

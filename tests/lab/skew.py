@@ -14,7 +14,7 @@ import zipfile
 from pathlib import Path
 
 from tests.lab.demo import kubetape
-from tests.lab.diagnose import Result, findings, judge, report
+from tests.lab.diagnose import Result, judge_again, keep
 from tests.lab.errors import LabError
 from tests.lab.faults import Answer
 from tests.lab.two_nodes import TwoNodes
@@ -45,9 +45,8 @@ def run(folder: Path) -> Result:
     set_ahead(bundles[1], AHEAD_MS)
     kubetape("merge", *map(str, bundles), "-o", str(merged))
     answer = Answer(("clock-skew",), ("node-a", "node-b", f"{AHEAD_MS}"))
-    result = judge(NAME, [answer], findings(merged))
-    report(result)
-    return result
+    keep(merged, NAME, [answer])
+    return judge_again(merged)
 
 
 def set_ahead(bundle: Path, ms: int) -> None:

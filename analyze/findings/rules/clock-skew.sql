@@ -1,5 +1,5 @@
 -- The clocks of two nodes differ: times of one cannot be set beside those of the other.
--- Inputs: call, request
+-- Inputs: call, request, manifest_node
 -- Kind: root
 -- Effect: clock
 WITH _both AS (
@@ -14,15 +14,26 @@ _pair AS (
         median(CASE WHEN client_node < server_node THEN offset_ns ELSE -offset_ns END)::BIGINT AS offset_ns,
         quantile_cont(error_ns, 0.25)::BIGINT AS error_ns, count(*) AS calls, min(start_ns) AS first_ns, max(start_ns) AS last_ns
     FROM _both GROUP BY ALL
+),
+_note AS (
+    -- Merging two recordings sets their clocks to each other by the bytes between them, and notes by how much.
+    SELECT regexp_extract(unnest(notes), '^(.+): its clock was set to that of (.+) by their traffic: ([-+][0-9.]+) ms,.* error at most ([0-9.]+) ms',
+        ['b', 'a', 'taken', 'error']) AS n, start_ns, end_ns FROM manifest_node
+),
+_difference AS (
+    SELECT a, b, offset_ns, error_ns, first_ns, last_ns, 'By ' || calls || ' calls that both recorded' AS basis FROM _pair WHERE calls >= 5
+    UNION ALL
+    SELECT n.a, n.b, (-1000000 * n.taken::DOUBLE)::BIGINT, (1000000 * n.error::DOUBLE)::BIGINT, start_ns, end_ns,
+        'It was set right as the recordings were merged, by the traffic between the two' FROM _note WHERE n.taken <> ''
 )
 SELECT
     'warning' AS severity, 'node' AS scope_kind, b AS scope,
     'The clocks of nodes ' || a || ' and ' || b || ' differ: ' || b || ' is ' || as_ms(abs(offset_ns))
         || CASE WHEN offset_ns > 0 THEN ' ahead' ELSE ' behind' END AS title,
-    'By ' || calls || ' calls that both recorded, to within ' || as_ms(greatest(error_ns, 0)) || '. Durations on one node are right; orders of events, '
-        || 'timelines and logs across the two are not.' AS summary,
+    basis || ', to within ' || as_ms(greatest(error_ns, 0)) || '. Logs of the two cannot be set '
+        || 'beside each other; durations on one node are right.' AS summary,
     'select c.node, s.node, s.start_ns - c.start_ns from call k join request c on c.request_id = k.client_request_id '
         || 'join request s on s.request_id = k.server_request_id where c.node <> s.node' AS evidence,
     0.95 AS confidence, 0::BIGINT AS impact_ns, first_ns, last_ns, [b, a] AS entities, []::VARCHAR[] AS explains
-FROM _pair
-WHERE calls >= 5 AND abs(offset_ns) >= 1000000 * getvariable('clock_skew_ms') AND abs(offset_ns) > 2 * error_ns
+FROM _difference
+WHERE abs(offset_ns) >= 1000000 * getvariable('clock_skew_ms') AND abs(offset_ns) > 2 * error_ns
