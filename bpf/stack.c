@@ -15,15 +15,15 @@ struct stack_scratch {
 /* One per CPU; the timer interrupt does not interrupt itself. */
 BPF_PERCPU_ARRAY(stack_scratches, struct stack_scratch, 1);
 
-struct address_space {
+struct stack_space {
 	u64 mm;
 	u32 pid;
 	u32 reserved_a;
 };
 /* Address spaces seen here, a new one after each exec; the kernel throws out the oldest. */
-BPF_TABLE("lru_hash", struct address_space, u8, stack_seen, 16384);
+BPF_TABLE("lru_hash", struct stack_space, u8, stack_seen, 16384);
 /* When each was first seen. The recorder reads its mappings soon after, and deletes it here. */
-BPF_HASH(stack_new, struct address_space, u64, 4096);
+BPF_HASH(stack_new, struct stack_space, u64, 4096);
 
 int stack_sample(struct bpf_perf_event_data *ctx)
 {
@@ -54,7 +54,7 @@ int stack_sample(struct bpf_perf_event_data *ctx)
 	event->user_frames = user / 8;
 	if (user) {
 		struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-		struct address_space space = {};
+		struct stack_space space = {};
 		space.mm = (u64)READ(task, mm);
 		space.pid = pid;
 		if (!stack_seen.lookup(&space)) {

@@ -14,7 +14,15 @@ import numpy as np
 from kubetape.bundle.manifest import ClockAnchor, Manifest, Node, ProbeStatus
 from kubetape.bundle.schema import TABLES
 from kubetape.bundle.writer import BundleWriter
-from kubetape.capture import convert_connections, convert_data, convert_process, convert_sched, convert_tcp, convert_tls
+from kubetape.capture import (
+    convert_connections,
+    convert_data,
+    convert_process,
+    convert_sched,
+    convert_tcp,
+    convert_tls,
+    user_probe,
+)
 from kubetape.capture.convert_stacks import StackConverter
 from kubetape.capture.layouts import Layout
 from kubetape.capture.records import Array, windows
@@ -71,7 +79,8 @@ def convert(
     node = _node(spool, header, end, end.get("stop_reason") or "recovered")
     manifest = Manifest(nodes=[node])
     with BundleWriter(output, manifest) as writer:
-        kept: dict[str, list[Array]] = {name: [] for name in _KEPT if name in layouts}
+        user_probes = [user_probe.from_json(one) for one in header.get("facts", {}).get("user_probes", [])]
+        kept: dict[str, list[Array]] = {name: [] for name in (*_KEPT, *(p[0] for p in user_probes)) if name in layouts}
         arguments: list[Any] = []
         counts: dict[str, int] = dict.fromkeys(layouts, 0)
         busy = damaged = 0
@@ -107,6 +116,9 @@ def convert(
         )
         if "slice_event" in layouts:
             _write_slices(writer, spool, node, arrays.pop("slice_event"), layouts["slice_event"])
+        for name, what, user_columns in user_probes:
+            rows = user_probe.table(node.name, arrays[name], what, user_columns)
+            writer.write(name, rows, rows.schema)
         if stacks is not None:
             hertz = node.policy.get("stack_hz") or 1
             stacks.write(writer, node.name, spaces or from_spool(spool, node.boot_id), hertz)
@@ -321,7 +333,8 @@ def _count_probes(
 ) -> None:
     totals: dict[str, int] = {}
     for name, count in counts.items():
-        totals[_PROBE_OF[name]] = totals.get(_PROBE_OF[name], 0) + count
+        owner = _PROBE_OF.get(name, name)  # those of the user's own bear the table's name
+        totals[owner] = totals.get(owner, 0) + count
     for probe in node.probes:
         probe.event_count = totals.get(probe.probe, probe.event_count)
         if probe.probe == "socket_data":

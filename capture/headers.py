@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+from collections.abc import Collection
 
 from kubetape.capture import btf as b
 from kubetape.capture.btf import Btf
@@ -265,11 +266,15 @@ KERNEL_TYPES = (
 )
 
 
-def write_tree(folder: str, types: Btf) -> str:
-    """Write the include tree below `folder`; returns the folder to name in BCC_KERNEL_SOURCE."""
+def write_tree(folder: str, types: Btf, more: Collection[str] = ()) -> str:
+    """Write the include tree below `folder`; returns the folder to name in BCC_KERNEL_SOURCE.
+
+    more: further structs that a program may read; those this kernel does not know are left out.
+    """
     arch = architecture()
     printer = Printer(types)
     missing = printer.define(*KERNEL_TYPES)
+    printer.define(*sorted(set(more) - set(KERNEL_TYPES)))
     major, minor, patch = kernel_version()
     code = (major << 16) + (minor << 8) + min(patch, 255)
     own = "#pragma once\n#include <linux/types.h>\n" + printer.text()

@@ -14,9 +14,11 @@ from kubetape.capture.btf import FUNC, Btf
 from kubetape.capture.headers import kernel_version
 from kubetape.capture.layouts import bpf_source
 from kubetape.capture.probes import PROBES, Probe, Target, choose
+from kubetape.capture.user_probe import UserProbe
 from kubetape.errors import CaptureError
 
 _INCLUDE = re.compile(r'^#include "([\w.]+)"$', re.M)
+_STRUCT = re.compile(r"\bstruct (\w+)")
 
 
 @dataclass
@@ -37,13 +39,19 @@ class Settings:
     sched: str = "io"  # whose threads sched.c tells of: 'io', 'all', 'none'
     tls: bool = True
     probes: tuple[str, ...] = tuple(p.name for p in PROBES)
+    user: tuple[UserProbe, ...] = ()  # of --probe
+
+    @property
+    def registry(self) -> tuple[Probe, ...]:
+        """All probes in the order of attachment."""
+        return (*PROBES, *(u.probe for u in self.user))
 
     def wants(self, probe: str) -> bool:
         if (probe == "sched_slice" and self.sched == "none") or (probe == "tls" and not self.tls):
             return False
         if probe == "stack_sample" and not self.stack_hz:
             return False
-        return probe in self.probes
+        return probe in self.probes or any(u.name == probe for u in self.user)
 
 
 def source(settings: Settings, types: Btf | None) -> str:
@@ -87,7 +95,23 @@ def source(settings: Settings, types: Btf | None) -> str:
     for probe in PROBES:
         if settings.wants(probe.name):
             lines += [expand(name) for name in probe.sources]
+    if settings.user:
+        lines += [expand(name) for user in settings.user for name in ("common.h", *user.includes())]
+        lines += [_WANTED_HERE, *(user.source() for user in settings.user)]
     return "\n".join(lines) + "\n"
+
+
+# For probes of the user's own: may they tell of the process that is running?
+_WANTED_HERE = """
+static __always_inline int wanted_here(void)
+{
+	u32 pid = bpf_get_current_pid_tgid() >> 32;
+#if KT_FILTER_PIDS || KT_FILTER_CGROUPS
+	return process_in_scope(pid);
+#else
+	return pid != KT_SELF_PID;
+#endif
+}"""
 
 
 def _kernel_defines(types: Btf | None) -> list[str]:
@@ -172,13 +196,19 @@ def load(
     """
     if types is None or kernel_version() < (5, 5, 0):
         settings.direct = False
-    with program.header_tree(types) as how:
+    structs = {name for user in settings.user for name in _STRUCT.findall(user.text)}
+    with program.header_tree(types, structs) as how:
         loaded = _load_mode(settings, types, allowed, prepare)
         if settings.direct and not any(s.status == "attached" for s in loaded.statuses):
             loaded.detach()
             settings.direct = False
             loaded = _load_mode(settings, types, allowed, prepare)
     loaded.header_source = how
+    for user in settings.user:
+        status = next(s for s in loaded.statuses if s.probe == user.name)
+        if status.status != "attached":
+            loaded.detach()
+            raise CaptureError(f"{user.path}: the probe {user.name} does not attach: {status.reason}")
     if not any(s.status == "attached" for s in loaded.statuses):
         reasons = {s.reason for s in loaded.statuses}
         raise CaptureError(f"this kernel accepts none of the probes: {sorted(reasons)[0]}")
@@ -191,11 +221,19 @@ def _load_mode(
     allowed: tuple[str, ...] | None,
     prepare: Callable[[program.Module], None] | None,
 ) -> Loaded:
-    module = program.Module(source(settings, types), [])
+    try:
+        flags = ["-Werror=implicit-function-declaration"] if settings.user else []
+        module = program.Module(source(settings, types), flags)
+    except CaptureError as error:
+        # The compiler names the user's file itself.
+        for user in settings.user:
+            if f"{user.path}:" in str(error):
+                raise CaptureError(str(error)[str(error).index(f"{user.path}:") :]) from error
+        raise
     if prepare is not None:
         prepare(module)
     loaded = Loaded(module, settings)
-    for probe in PROBES:
+    for probe in settings.registry:
         if not settings.wants(probe.name):
             loaded.statuses.append(ProbeStatus(probe.name, status="off", cost=probe.cost))
             continue
@@ -211,7 +249,9 @@ def _attach_probe(loaded: Loaded, probe: Probe, types: Btf | None, allowed: tupl
             hertz = loaded.settings.stack_hz
             attachment = program.attach_timer(loaded.module, target.function, target.name, hertz, probe.name)
         else:
-            attachment = attach_target(loaded.module, types, target, probe.name, loaded.settings.direct)
+            # The project's kprobes are for kernels without typed access; a user's may be the only way to an answer.
+            own = target.kind in ("kprobe", "kretprobe") and any(u.probe is probe for u in loaded.settings.user)
+            attachment = attach_target(loaded.module, types, target, probe.name, loaded.settings.direct and not own)
         rung.append(attachment)
         return attachment.mechanism
 

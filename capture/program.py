@@ -16,7 +16,7 @@ import platform
 import struct
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -130,10 +130,11 @@ def import_bcc() -> Any:
 
 
 @contextlib.contextmanager
-def header_tree(types: Btf | None) -> Iterator[str]:
+def header_tree(types: Btf | None, more: Collection[str] = ()) -> Iterator[str]:
     """A folder for BCC_KERNEL_SOURCE, removed afterwards; real kernel headers where there is no BTF.
 
-    Yields how the headers came about, for the manifest. Raises CaptureError where there is neither.
+    more: names of further structs. Yields how the headers came about, for the manifest. Raises CaptureError where there
+    is neither.
     """
     if types is None:
         folder = f"/lib/modules/{os.uname().release}/build"
@@ -146,7 +147,7 @@ def header_tree(types: Btf | None) -> Iterator[str]:
         return
     before = os.environ.get("BCC_KERNEL_SOURCE")
     with tempfile.TemporaryDirectory(prefix="kubetape-headers-") as folder:
-        os.environ["BCC_KERNEL_SOURCE"] = headers.write_tree(folder, types)
+        os.environ["BCC_KERNEL_SOURCE"] = headers.write_tree(folder, types, more)
         try:
             yield "BTF"
         finally:

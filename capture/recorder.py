@@ -27,13 +27,13 @@ from kubetape.capture.convert import convert
 from kubetape.capture.convert_sched import read_threads
 from kubetape.capture.kubernetes.snapshot import Session, SnapshotOptions
 from kubetape.capture.layouts import layouts
-from kubetape.capture.probes import PROBES
 from kubetape.capture.ring import Ring, complete_prefix
 from kubetape.capture.samplers.files import host_root
 from kubetape.capture.scope import Scope
 from kubetape.capture.spool import VERSION, SpoolFullError, SpoolReader, SpoolWriter, remove
 from kubetape.capture.stacks import Spaces
 from kubetape.capture.syscalls import syscall_names
+from kubetape.capture.user_probe import UserProbe
 from kubetape.errors import CaptureError, KubetapeError
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class Options:
     kubernetes: bool = True
     arguments: bool = True
     tls: bool = True  # plaintext at TLS libraries
+    user_probes: tuple[UserProbe, ...] = ()  # of --probe
     command: tuple[str, ...] = ()
     node_name: str | None = None
     mechanisms: tuple[str, ...] | None = None  # kinds of mechanism allowed, for tests
@@ -146,6 +147,7 @@ class Recorder:
             direct=options.direct,
             sched=options.sched,
             stack_hz=options.stack_hz,
+            user=options.user_probes,
             tls=options.tls,
         )
         if options.max_memory is not None:
@@ -272,6 +274,7 @@ class Recorder:
     ) -> None:
         options = self.options
         facts: dict[str, Any] = {
+            "user_probes": [user.to_json() for user in loaded.settings.user],
             "header_source": loaded.header_source,
             "cgroup_hierarchy": cgroups.hierarchy,
             "ephemeral_port_low": _ephemeral_low(),
@@ -287,7 +290,8 @@ class Recorder:
             "header",
             version=VERSION,
             start_ns=start_ns,
-            layouts=[layout.to_json() for layout in layouts().values()],
+            layouts=[layout.to_json() for layout in layouts().values()]
+            + [user.layout().to_json() for user in loaded.settings.user],
             node={
                 **host.node_values(options.node_name),
                 "command_line": sys.argv,
@@ -446,7 +450,8 @@ class Recorder:
         values = load.counters(loaded)
         before = self._lost_before or [[0] * len(v) for v in values]
         self._lost_before = values
-        names = {p.counter: p.name for p in reversed(PROBES) if p.counter is not None}
+        registry = loaded.settings.registry
+        names = {p.counter: p.name for p in reversed(registry) if p.counter is not None}
         rows = []
         total = 0
         now = time.monotonic_ns()
@@ -510,7 +515,7 @@ class Recorder:
         self, loaded: load.Loaded, start_ns: int, end_ns: int, base_cpu: int, spool_bytes: int
     ) -> dict[str, Any]:
         values = load.counters(loaded)
-        numbers = {p.name: p.counter for p in PROBES}
+        numbers = {p.name: p.counter for p in loaded.settings.registry}
         first: set[int] = set()
         for status in loaded.statuses:
             number = numbers[status.probe]

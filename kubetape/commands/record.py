@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from kubetape.capture.user_probe import UserProbe
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -48,6 +52,20 @@ class Share(click.ParamType):  # type: ignore[type-arg]
         return share
 
 
+def _user_probes(paths: tuple[str, ...]) -> tuple[UserProbe, ...]:
+    """Those of --probe. Their tables must not hide one of the analyzer's, which is why both halves meet here."""
+    if not paths:
+        return ()
+    from kubetape.analyze.tables import DERIVED_TABLES
+    from kubetape.capture import user_probe
+
+    taken = {*DERIVED_TABLES, "finding", "manifest_node", "probe"}
+    found: list[UserProbe] = []
+    for path in paths:
+        found.append(user_probe.read(path, len(found), taken | {p.name for p in found}))
+    return tuple(found)
+
+
 @click.command("record", help="Record this node into a bundle, until --duration, Ctrl-C, the end of CMD, or a budget.")
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False), help="The bundle to write.")
 @click.option("--duration", type=Duration(), help="How long (30s, 5m). Default: 60s; with CMD, as long as it runs.")
@@ -84,6 +102,13 @@ class Share(click.ParamType):  # type: ignore[type-arg]
 @click.option(
     "--stack-hz", type=click.IntRange(1, 1000), default=99, show_default=True, help="Samples per second and CPU."
 )
+@click.option(
+    "--probe",
+    "probe_files",
+    multiple=True,
+    type=click.Path(),
+    help="A probe of your own, see docs/probes.md: its rows become a table. May be repeated.",
+)
 @click.option("--max-bytes", type=Size(), help="Stop when the spool reaches this size.")
 @click.option("--ring", is_flag=True, help="With --max-bytes: do not stop there, but give up the oldest part.")
 @click.option(
@@ -116,6 +141,7 @@ def command(
     sched: str,
     stacks: bool,
     stack_hz: int,
+    probe_files: tuple[str, ...],
     tls: bool,
     max_bytes: int | None,
     ring: bool,
@@ -146,6 +172,7 @@ def command(
         payload_bytes=limit,
         sched=sched,
         stack_hz=stack_hz if stacks else 0,
+        user_probes=_user_probes(probe_files),
         tls=tls,
         max_bytes=max_bytes,
         max_memory=max_memory,
