@@ -88,6 +88,7 @@ class State:
     owner_pid: int
     kept: bool  # `up` leaves it running on purpose
     faults: list[str]
+    conntrack_max: str = ""  # the machine's own limit, where a fault has changed it
 
 
 class Shop:
@@ -224,7 +225,7 @@ class Shop:
     def _write_state(self) -> None:
         state = State(
             self.lab_id, self.bridge.name, str(self.bridge.subnet), os.getpid(), self.kept,
-            [fault.name for fault in self.faults],
+            [fault.name for fault in self.faults], self.conntrack_max,
         )  # fmt: skip
         _write_atomically(self.folder / "state.json", asdict(state))
 
@@ -324,6 +325,8 @@ def states() -> list[State]:
 
 def remove_by_state(state: State) -> None:
     """Take away a lab that another process started."""
+    if state.conntrack_max:
+        CONNTRACK_MAX.write_text(state.conntrack_max)
     bridge = Bridge(state.bridge, ipaddress.IPv4Network(state.subnet))
     remove(CgroupTree(f"kt{state.lab_id}"), bridge, Path(tempfile.gettempdir()) / f"{FOLDER_PREFIX}{state.lab_id}")
 
