@@ -57,6 +57,7 @@ _JAVA = re.compile(rb"/libjvm\.so\n")
 _CACHED = re.compile(rb"(/[\x21-\x7e]+/lib(?:ssl|gnutls)\.so[.\d]*)\0")
 _LOOSE = re.compile(r"lib(?:ssl|gnutls)\.so[.\d]*")
 _RUSTLS = b"rustls"
+_GONE = ("unknown", "the program was gone before it could be looked at")
 
 # Seconds after a process was first seen at which its mappings are read (again): programs load libraries late.
 _AGES = (0.0, 0.5, 2.0, 8.0)
@@ -164,9 +165,7 @@ class Targets(Attachment):
         process.java = process.java or _JAVA.search(maps) is not None
         for place, raw in set(_MAPPED.findall(maps)):
             path = os.fsdecode(raw)
-            gone = path.endswith(" (deleted)")
-            there = f"/proc/{pid}/map_files/{place.decode()}" if gone else f"/proc/{pid}/root{path}"
-            process.read |= self._look_at_file(there, path, pid)
+            process.read |= self._look_at_file(_reachable(pid, place.decode(), path), path, pid)
 
     def _look_at_root(self, pid: int) -> None:
         """The libraries that the loader of this process's root would find."""
@@ -242,15 +241,15 @@ class Targets(Attachment):
         """
         rows = []
         reasons: dict[int, tuple[str, str]] = {}
-        for pid, process in [*self._gone.items(), *self._processes.items()]:
+        for pid, process in [*self._processes.items(), *self._gone.items()]:
             if not process.path or process.read:
                 continue
             if process.java:
                 library, reason = "java", "Java's own TLS: its code is compiled while it runs and has no fixed place"
             else:
-                if process.inode not in reasons:
-                    reasons[process.inode] = _why_not(pid)
-                library, reason = reasons[process.inode]
+                if process.inode not in reasons and (why := _why_not(pid)) is not None:
+                    reasons[process.inode] = why
+                library, reason = reasons.get(process.inode, _GONE)
             rows.append(
                 {
                     "path": process.path, "inode": process.inode, "library": library, "pid": pid,
@@ -337,8 +336,17 @@ def _loader_libraries(root: str) -> list[str]:
     return sorted(paths)
 
 
-def _why_not(pid: int) -> tuple[str, str]:
-    """(library, reason) for a program without any function known."""
+def _reachable(pid: int, place: str, path: str) -> str:
+    """A path of a mapped file from here: by the mapping itself where that is allowed, which holds for deleted files and
+    every mount; else below the process's root, or as it is."""
+    for there in (f"/proc/{pid}/map_files/{place}", f"/proc/{pid}/root{path}"):
+        if os.path.exists(there):
+            return there
+    return path
+
+
+def _why_not(pid: int) -> tuple[str, str] | None:
+    """(library, reason) for a program without any function known; None where it cannot be looked at any more."""
     path = f"/proc/{pid}/exe"
     try:
         with Elf(path) as elf:
@@ -347,5 +355,5 @@ def _why_not(pid: int) -> tuple[str, str]:
             if len(elf.data) <= _MAX_SEARCH and elf.data.find(_RUSTLS) >= 0:
                 return "rustls", "rustls is compiled into the program; its functions have no fixed names"
     except (OSError, ElfError):
-        return "unknown", "the program was gone before it could be looked at"
+        return None
     return "unknown", "a TLS library not known, or one linked in without its names"

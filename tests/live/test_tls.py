@@ -45,7 +45,7 @@ http {{
   }}
 }}
 """
-SERVERS = ("nginx", "nginx2", "threads", "asyncio", "go")
+SERVERS = ("nginx", "nginx2", "threads", "asyncio", "go", "forwarder")
 
 
 class Case(NamedTuple):
@@ -73,6 +73,7 @@ class Run(NamedTuple):
     analysis: Analysis
     ports: dict[str, tuple[int, int]]
     answered: dict[str, int]  # path -> the client's port, from the bodies
+    late: int  # port of the client that started later
 
 
 def commands(folder: Path, ports: dict[str, tuple[int, int]]) -> str:
@@ -96,7 +97,22 @@ def commands(folder: Path, ports: dict[str, tuple[int, int]]) -> str:
             f"{folder}/program get {' '.join(url('go', f'goclient/{n}') for n in 'abcd')}",
             f"{curl} --http1.1 {url('go', 'gocurl/one')} {url('go', 'gocurl/two')}",
         ]
-    return "set -e\n" + "".join(f"{line} >> {folder}/answers\n" for line in [*lines, "echo done"])
+    late = f"/usr/bin/openssl s_client -quiet -connect 127.0.0.1:{ports['nginx'][1]}"
+    request = r"GET /t/late/one HTTP/1.1\r\nHost: late\r\nConnection: close\r\n\r\n"
+    lines += [f"curl -sSk https://127.0.0.1:{ports['forwarder'][0]}/t/forwarded/one", "wait", "echo done"]
+    first = f"(sleep 2; printf '{request}'; sleep 1) | unshare --mount chroot {folder}/root {late} > {folder}/late &"
+    return "\n".join(["set -e", first, *(f"{line} >> {folder}/answers" for line in lines)])
+
+
+def make_root(folder: Path) -> None:
+    """A root with copies of the program openssl and its libraries: other files than the node's."""
+    program = Path("/usr/bin/openssl")
+    listed = subprocess.run(["ldd", str(program)], check=True, capture_output=True, text=True).stdout
+    files = [program, *(Path(word) for word in listed.split() if word.startswith("/"))]
+    for file in files:
+        copy = folder / "root" / str(file).lstrip("/")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file.resolve(), copy)
 
 
 def make_certificate(folder: Path) -> None:
@@ -127,11 +143,12 @@ def servers(folder: Path, ports: dict[str, tuple[int, int]]) -> Iterator[None]:
             ["nginx", "-c", str(configuration)],
             [sys.executable, str(HERE / "servers.py"), *pair, *map(str, ports["threads"] + ports["asyncio"])],
             [str(folder / "program"), "serve", *map(str, ports["go"]), *pair],
+            [sys.executable, str(HERE / "forwarder.py"), str(ports["forwarder"][0]), str(ports["nginx"][1])],
         )
     ]
     try:
-        for both in ports.values():
-            for port in both:
+        for name, both in ports.items():
+            for port in both[: 1 if name == "forwarder" else 2]:
                 wait_for(port)
         yield
     finally:
@@ -149,6 +166,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder.chmod(0o755)
     make_certificate(folder)
     build_go(folder)
+    make_root(folder)
     ports = {name: (free_port(), free_port()) for name in SERVERS}
     with servers(folder, ports):
         record(folder / "x.ktape", "--", "sh", "-c", commands(folder, ports), timeout=120)
@@ -159,7 +177,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         if line.startswith("/"):
             path, port = line.split()
             answered[path] = int(port)
-    return Run(Bundle(folder / "x.ktape"), Analysis(folder / "x.ktape"), ports, answered)
+    late = int((folder / "late").read_text().split()[-1])
+    return Run(Bundle(folder / "x.ktape"), Analysis(folder / "x.ktape"), ports, answered, late)
 
 
 def requests(run: Run, prefix: str) -> list[dict[str, Any]]:
@@ -215,7 +234,8 @@ def test_sessions_say_how_they_were_tied(run: Run, case: str) -> None:
 
 def test_both_ends_of_a_request_inside_tls_are_one_call(run: Run) -> None:
     query = """SELECT count(*) AS requests, count(server_request_id) AS joined, any_value(join_basis) AS basis
-        FROM call JOIN request AS r ON r.request_id = client_request_id WHERE r.statement LIKE '/t/%'"""
+        FROM call JOIN request AS r ON r.request_id = client_request_id
+        WHERE r.statement LIKE '/t/%' AND r.statement NOT LIKE '%/forwarded/%'"""
     (found,) = run.analysis.query(query).to_pylist()
     assert found["joined"] == found["requests"] >= len(run.answered) / 2
     assert found["basis"] == "position"
@@ -226,11 +246,29 @@ def test_targets_and_what_cannot_be_read(run: Run) -> None:
     attached = {row["library"]: row for row in targets if row["status"] == "attached"}
     assert {"openssl", "gnutls", "go"} <= attached.keys()
     assert attached["go"]["path"].endswith("/program")
+    (unread,) = [row for row in targets if row["status"] != "attached"]
+    (forwarder,) = {r["pid"] for r in rows(run.bundle, "connection", local_port=run.ports["forwarder"][0])}
+    assert (unread["pid"], unread["library"], unread["status"]) == (forwarder, "unknown", "unsupported")
+    assert unread["reason"]
     probe = next(p for p in run.bundle.manifest.nodes[0].probes if p.probe == "tls")
     assert (probe.status, probe.lost_count) == ("attached", 0)
-    coverage = run.analysis.query("SELECT * FROM coverage WHERE protocols = 'tls'").to_pylist()
-    assert coverage
-    assert sum(row["encrypted_bytes"] for row in coverage) == 0
+    query = f"""SELECT encrypted_bytes > 0 AS opaque, c.pid = {forwarder} AS forwarded
+        FROM coverage JOIN connection AS c USING (connection_id) WHERE protocols = 'tls'"""
+    coverage = run.analysis.query(query).to_pylist()
+    assert len(coverage) > 20
+    # What comes to the forwarder is read at its other ends.
+    assert all(row["opaque"] == row["forwarded"] for row in coverage)
+
+
+def test_a_process_of_another_root_that_starts_later_is_read(run: Run) -> None:
+    (client,) = [row for row in requests(run, "/t/late/") if row["side"] == "client"]
+    (server,) = [row for row in requests(run, "/t/late/") if row["side"] == "server"]
+    assert client["client_port"] == server["client_port"] == run.late
+    assert shape(client)[2:] == shape(server)[2:]
+    found = {row["inode"] for row in rows(run.bundle, "uprobe_target", library="openssl", status="attached")}
+    (folder,) = {Path(run.bundle.path).parent}
+    (copy,) = (folder / "root").rglob("libssl.so.3")
+    assert copy.stat().st_ino in found
 
 
 def test_returns_of_go_functions_are_those_a_disassembler_finds(tmp_path: Path) -> None:
