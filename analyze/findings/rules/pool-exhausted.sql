@@ -44,8 +44,14 @@ _wait AS (
 ),
 _late AS (
     -- Later than requests of the same kind that waited least: what they always do before their first call is no wait.
-    SELECT * REPLACE (greatest(0, wait_ns - quantile_disc(wait_ns, 0.1) OVER (PARTITION BY pod, callee, protocol, endpoint)) AS wait_ns)
+    SELECT wait_ns AS whole_wait_ns, * REPLACE (greatest(0, wait_ns - quantile_disc(wait_ns, 0.1) OVER (PARTITION BY pod, callee, protocol, endpoint)) AS wait_ns)
     FROM _wait WHERE number = 1
+),
+_before AS (
+    -- How late any first call of a request is, to whomever: a lock, or no CPU, comes before them all.
+    SELECT pod, callee, count(*) FILTER (whole_wait_ns >= 1000000 * getvariable('pool_wait_ms')) AS late, count(*) AS calls FROM (
+        SELECT *, row_number() OVER (PARTITION BY parent_request_id ORDER BY start_ns) AS turn FROM _late)
+    WHERE turn = 1 AND in_flight > 1 GROUP BY ALL
 ),
 _sum AS (
     -- Of each request the first call only: between two of them it may have work to do.
@@ -63,6 +69,7 @@ _found AS (
     WHERE waits >= 5 AND waits >= 0.1 * calls AND crowded_ns >= 1000000 * getvariable('pool_wait_ms')
         -- Who waits as long when nobody else is there waits for something else.
         AND (alone_ns IS NULL OR crowded_ns >= 3 * alone_ns)
+        AND NOT EXISTS (SELECT 1 FROM _before AS o WHERE o.pod = _sum.pod AND o.callee <> _sum.callee AND o.late >= 5 AND o.late >= 0.1 * o.calls)
 )
 SELECT
     'critical' AS severity, 'edge' AS scope_kind, server_name || ' -> ' || callee AS scope,
