@@ -14,11 +14,17 @@
 --   candidate_count BIGINT: requests the thread was serving when it made the call.
 --   basis VARCHAR: only (it was serving no other), turn (of several the one whose bytes, or whose last call's answer, it had taken
 --     just before: an event loop reacts to what it reads), guess (of several the one taken last).
-WITH _parent AS (
+WITH _handing AS (
+    SELECT node, pid FROM request WHERE side = 'server' AND tid IS NOT NULL AND response_tid IS NOT NULL AND pid IS NOT NULL
+    GROUP BY node, pid HAVING count(*) FILTER (response_tid <> tid) > 0.2 * count(*)
+),
+_parent AS (
     SELECT request_id, node, tid, start_ns, coalesce(request_end_ns, start_ns) AS taken_ns, end_ns, response_start_ns, response_tid, server_name,
         concat_ws(' ', operation, resource) AS endpoint
     FROM request
-    WHERE side = 'server' AND tid IS NOT NULL AND end_ns IS NOT NULL
+    -- Where whoever takes a request seldom answers it (goroutines, worker threads), the thread says nothing about the call.
+    WHERE side = 'server' AND tid IS NOT NULL AND end_ns IS NOT NULL AND coalesce(response_tid, tid) = tid
+        AND NOT EXISTS (SELECT 1 FROM _handing AS h WHERE h.node = request.node AND h.pid = request.pid)
         AND protocol IN ('http1', 'http2', 'grpc', 'dubbo', 'thrift', 'fastcgi', 'kafka', 'rocketmq', 'amqp')
 ),
 _child AS (

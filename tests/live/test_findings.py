@@ -13,12 +13,13 @@ import pytest
 
 from tests.lab.demo import DEMO_FAULTS, SETTLE_S
 from tests.lab.faults import FAULTS, Answer
+from tests.lab.loads import LOADS
 from tests.lab.shop import Shop
 
 pytestmark = [pytest.mark.live, pytest.mark.lab]
 
 DURATION_S = 15
-HEALTHY_RUNS = 3
+HEALTHY_LOADS = ("usual", "no-keep-alive", "slow-but-steady")
 Row = dict[str, Any]
 
 
@@ -53,10 +54,11 @@ def test_the_first_findings_are_the_faults(name: str, faulty: tuple[list[Row], d
 
 
 def test_a_healthy_shop_has_no_finding_above_notice(tmp_path: Path) -> None:
-    for run in range(HEALTHY_RUNS):
-        with Shop() as shop:
+    for load in (LOADS[name] for name in HEALTHY_LOADS):
+        with Shop(rate=load.rate, workers=load.workers, uses=load.uses) as shop:
+            load.prepare(shop)
             time.sleep(SETTLE_S)
-            findings = record(shop, tmp_path / f"healthy{run}.ktape")
+            findings = record(shop, tmp_path / f"{load.name}.ktape")
         loud = [f"{f['severity']}: {f['title']}" for f in findings if f["severity"] in ("critical", "warning")]
         assert loud == []
 
