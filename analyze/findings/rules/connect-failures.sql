@@ -11,7 +11,7 @@ _edge AS (
     SELECT client_name, server_name, count(*) AS tries, count(*) FILTER (detail <> 'ok') AS failed,
         mode(detail) FILTER (detail <> 'ok') AS why, min(ts_ns) FILTER (detail <> 'ok') AS first_ns,
         max(ts_ns) FILTER (detail <> 'ok') AS last_ns,
-        coalesce(sum(duration_ns) FILTER (detail <> 'ok'), 0)::BIGINT AS impact_ns
+        (coalesce(sum(duration_ns) FILTER (detail <> 'ok'), 0) + 500000000 * count(*) FILTER (detail <> 'ok'))::BIGINT AS impact_ns
     FROM _try GROUP BY ALL
 )
 SELECT

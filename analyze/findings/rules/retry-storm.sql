@@ -1,5 +1,5 @@
 -- A client repeats what fails, at once and again and again: most of its requests are repetitions.
--- Inputs: request, manifest_node
+-- Inputs: request, child_call
 -- Kind: root
 -- Effect: failure
 WITH _asked AS (
@@ -8,10 +8,10 @@ WITH _asked AS (
         is_error OR outcome IN ('no_response', 'truncated') AS is_failed, latency_ns,
         lag(is_error OR outcome IN ('no_response', 'truncated')) OVER w AS was_failed,
         start_ns - lag(coalesce(end_ns, start_ns)) OVER w AS gap_ns
-    FROM request
+    FROM request LEFT JOIN (SELECT DISTINCT ON (request_id) request_id, parent_request_id FROM child_call) USING (request_id)
     WHERE side IN ('client', 'wire') AND outcome <> 'no_request' AND protocol NOT IN ('dns', 'mdns', 'llmnr', 'tls', 'websocket')
-    -- The same thing asked by the same program: of several threads, each repeats its own.
-    WINDOW w AS (PARTITION BY node, pid, tid, client_ip, server_name, protocol, operation, coalesce(statement, resource)
+    -- The same thing asked by the same thread, and on behalf of the same request where that is known.
+    WINDOW w AS (PARTITION BY node, pid, tid, parent_request_id, client_ip, server_name, protocol, operation, coalesce(statement, resource)
         ORDER BY start_ns, request_id)
 ),
 _edge AS (

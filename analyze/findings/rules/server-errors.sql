@@ -9,6 +9,7 @@ WITH _server AS (
         mode(error_message) FILTER (is_error AND error_kind IS DISTINCT FROM 'client') AS message,
         mode(server_pod) FILTER (is_error AND error_kind IS DISTINCT FROM 'client') AS pod,
         min(start_ns) FILTER (is_error) AS first_ns, max(start_ns) FILTER (is_error) AS last_ns,
+        -- A failure costs its user more than the time it took.
         coalesce(sum(latency_ns) FILTER (is_error), 0)::BIGINT AS impact_ns
     FROM logical_request WHERE outcome <> 'no_request' GROUP BY ALL
 ),
@@ -29,6 +30,6 @@ SELECT
     s.errors || ' of ' || s.requests || ' requests failed' || coalesce('; most often: ' || left(s.message, 200), '') || '.' AS summary,
     'select * from logical_request where is_error and server_name = ''' || s.server_name || '''' AS evidence,
     CASE WHEN coalesce(s.status, 'no answer') IN ('504', '408', '4', 'no answer') THEN 'timeout' ELSE 'failure' END AS effect,
-    0.9 AS confidence, s.impact_ns, s.first_ns, s.last_ns, [s.server_name] AS entities
+    0.9 AS confidence, (s.impact_ns + s.errors * 500000000)::BIGINT AS impact_ns, s.first_ns, s.last_ns, [s.server_name] AS entities
 FROM _server AS s LEFT JOIN _one AS o USING (server_name, protocol)
 WHERE s.errors >= 5 AND s.errors / s.requests >= getvariable('error_ratio')
