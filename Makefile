@@ -15,7 +15,7 @@ test:
 	@tools/setup.sh test
 	@tools/check.sh
 
-# Each fault of the lab by itself, recorded and analyzed blind: which finding comes first (about 15 minutes).
+# Each fault of the lab by itself, recorded and analyzed blind: which finding comes first (about 25 minutes).
 diagnose:
 	@tools/setup.sh demo
 	@$(PYTHON) -m tests.lab diagnose
