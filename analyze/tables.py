@@ -100,6 +100,7 @@ def parameters() -> dict[str, float]:
         "slow_disk_ms": 20.0,
         "clock_skew_ms": 10.0,
         "client_error_ratio": 0.5,
+        "unread_kib": 64.0,
         "process_lock_ms": 20.0,
     }
 

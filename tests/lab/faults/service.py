@@ -24,6 +24,7 @@ DNS_STOPPED_S, DNS_RUNNING_S = 0.25, 0.05
 SURGE_RPS = 600
 PAUSE_S, BETWEEN_PAUSES_S = 0.4, 1.6
 PARTS_PORT = 9090
+SIP_PORT = 9091
 LOCK_MS = 110
 GRPC_PORT, GRPC_RPS = 50051, 20
 APPS = Path(__file__).resolve().parents[1] / "apps"
@@ -128,6 +129,40 @@ def _parts(shop: Shop) -> None:
 
 def _no_parts(shop: Shop) -> None:
     for name in ("parts client", "parts server"):
+        process = shop.helpers.pop(name)
+        process.terminate()
+        process.wait()
+
+
+_SIP = """
+import socket, sys, time
+size = 3_000_000
+s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+if len(sys.argv) > 2:
+    time.sleep(1); s.connect((sys.argv[1], int(sys.argv[2])))
+    while True:
+        s.sendall(b"GET /export HTTP/1.1\\r\\nHost: export\\r\\n\\r\\n")
+        got = 0
+        while got < size: got += len(s.recv(65536)); time.sleep(0.03)
+s.bind(("", int(sys.argv[1]))); s.listen()
+c = s.accept()[0]
+while c.recv(65536):
+    head = b"HTTP/1.1 200 OK\\r\\nContent-Length: %d\\r\\n\\r\\n"
+    c.sendall(head % (size - len(head % size)) + b"x" * (size - len(head % size)))
+"""
+
+
+def _sip(shop: Shop) -> None:
+    """A client in the load pod that takes large answers a little at a time."""
+    pod, load = shop.of("product")[0], shop.one("load")
+    serve = [sys.executable, "-c", _SIP, str(SIP_PORT)]
+    shop.helpers["sip server"] = pod.spawn(shop.tree, serve, shop.folder / "sip-server.log")
+    ask = [sys.executable, "-c", _SIP, pod.ip, str(SIP_PORT)]
+    shop.helpers["sip client"] = load.spawn(shop.tree, ask, shop.folder / "sip-client.log")
+
+
+def _no_sip(shop: Shop) -> None:
+    for name in ("sip client", "sip server"):
         process = shop.helpers.pop(name)
         process.terminate()
         process.wait()
@@ -241,5 +276,12 @@ FAULTS = (
         _parts,
         _no_parts,
         lambda _shop: Answer(("small-writes",), ("shop/load", "shop/product")),
+    ),
+    Fault(
+        "slow-reader",
+        "a client takes large answers a little at a time",
+        _sip,
+        _no_sip,
+        lambda _shop: Answer(("slow-reader",), ("shop/load", "shop/product")),
     ),
 )

@@ -181,6 +181,24 @@ def test_answers_held_back_between_their_parts(tmp_path: Path, written_late: boo
     assert all("Answers of shop/back to shop/client are held back on the way for 39.8 ms" in f["title"] for f in found)
 
 
+# ---- slow-reader ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("unread", "latency_ms", "severities"), [(200_000, 900, ["warning"]), (200_000, 5, ["notice"]), (900, 900, [])]
+)
+def test_who_does_not_read(tmp_path: Path, unread: int, latency_ms: float, severities: list[str]) -> None:
+    maker = three()
+    client, server = both_ends(maker, CLIENT, BACK)
+    for turn in range(8):
+        maker.ask([client, server], 10 + turn * 1000, latency_ms, *http())
+        sample = {"node": NODE, "ts_ns": turn * 1000 * MS, "connection_id": client, "reason": "periodic"}
+        maker.tcp_samples.append(sample | {"receive_queue_bytes": unread})
+    found = findings(maker, tmp_path, "slow-reader")
+    assert [f["severity"] for f in found] == severities
+    assert all("shop/client does not read what shop/back sends it: up to 195 KiB" in f["title"] for f in found)
+
+
 # ---- slow-replica: one that stalls ------------------------------------------------------------------------
 
 
