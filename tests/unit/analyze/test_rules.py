@@ -288,3 +288,24 @@ def test_slowness_explains_neither_errors_nor_what_is_asked(root: str, cause: st
     rows = {row["title"]: row for row in find(database, rules, 0.0).to_pylist()}
     assert (rows["cause"]["caused_by"] == "root") == is_explained
     assert rows["root"]["severity"] == "warning"
+
+
+# ---- traffic-surge ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("other", "grows", "severity"),
+    [("other", False, "notice"), ("client", False, "warning"), ("other", True, "warning")],
+)
+def test_a_busy_client_is_no_surge_by_itself(tmp_path: Path, other: str, grows: bool, severity: str) -> None:
+    """Beside a probe, a sibling of its own, and at last suddenly."""
+    maker = three()
+    maker.pods.append(Pod("other-1", other, "10.0.0.9"))
+    ends = both_ends(maker, CLIENT, BACK)
+    for turn in range(1200):
+        maker.ask(ends, 7500 + turn * 2 if grows else 10 + turn * 8, 1, *http())
+    ends = both_ends(maker, ("10.0.0.9", 40001), BACK)
+    for turn in range(10):
+        maker.ask(ends, 10 + turn * 900, 1, *http())
+    (found,) = findings(maker, tmp_path, "traffic-surge")
+    assert (found["severity"], found["scope"]) == (severity, "shop/client-1")
