@@ -7,6 +7,7 @@
 #include "sockets.h"
 #include "calls.h"
 #include "peers.h"
+#include "tls_ports.h"
 
 #if KT_PAYLOAD_MAX < 256
 #define BUFFER_BYTES 256
@@ -253,7 +254,9 @@ static __always_inline int moved(struct sock *sk, int result, int flags, u8 dire
 		count(PROBE_SOCKET, COUNT_MAP_FULL, 1);
 		return 0;
 	}
-	if (!in_scope(sk, state, pid))
+	int wanted = in_scope(sk, state, pid);
+	tls_port_seen(thread, wanted);
+	if (!wanted)
 		return 0;
 #if KT_CONTROL
 	if (thinned(state)) {

@@ -9,6 +9,7 @@
  * These programs may be preempted (6.x), so scratch memory is taken and given back.
  */
 #include "common.h"
+#include "tls_ports.h"
 
 #define TLS_BUFFER_BYTES KT_PAYLOAD_MAX	/* a power of two, 256 at least */
 #define TLS_BULK_BYTES 256
@@ -41,7 +42,7 @@ struct tls_session {
 	u32 run_bytes;
 	u32 run_direction;
 	u32 socket_told;
-	u32 reserved;
+	u32 unwanted;		/* its socket is not in scope by port */
 };
 /* Made at a session's first call, deleted where it is freed; the rest leaves by age. */
 BPF_TABLE("lru_hash", struct tls_session_key, struct tls_session, tls_sessions, 32768);
@@ -142,6 +143,9 @@ static __always_inline int tls_leave(u64 thread, s64 result)
 		return 0;
 	struct tls_call call = *entered;
 	tls_calls.delete(&caller);
+	/* A routine of Go may have changed threads: its session's own socket was looked at. */
+	if (call.call < TLS_GO_READ && !tls_port_in_scope(thread))
+		return 0;
 	u64 size = 0;
 	if (call.call != TLS_HANDSHAKE) {
 		if (!call.wide)
@@ -159,6 +163,8 @@ static __always_inline int tls_leave(u64 thread, s64 result)
 		count(PROBE_TLS, COUNT_MAP_FULL, 1);
 		return 0;
 	}
+	if (session->unwanted)
+		return 0;
 	u64 position = session->position[call.direction & 1];
 	session->position[call.direction & 1] = position + size;
 	struct tls_scratch *scratch = tls_scratch_slot();
@@ -226,7 +232,7 @@ int tls_free(struct pt_regs *ctx)
 	return 0;
 }
 
-/* Go's own calling convention (1.17+): the routine in a register of its own, arguments and results in registers. */
+/* Go's own calling convention (1.18+): the routine in a register of its own, arguments and results in registers. */
 #if defined(__TARGET_ARCH_arm64) || defined(__aarch64__)
 #define GO_ROUTINE(ctx) ((ctx)->regs[28])
 #define GO_RECEIVER(ctx) ((ctx)->regs[0])
@@ -242,7 +248,7 @@ int tls_free(struct pt_regs *ctx)
 /* The socket below a tls.Conn: its first member is the interface net.Conn, whose value is a *net.TCPConn, whose only
  * member is a *netFD, which begins with poll.FD: a lock of 16 bytes, then the descriptor. Where it is another kind of
  * net.Conn, what stands there names no socket of the Internet families, or one that speaks no TLS. */
-static __always_inline int go_socket(u64 conn, u64 session_id, u32 pid)
+static __always_inline int go_socket(u64 conn, struct tls_session *session, u32 pid)
 {
 	u64 value = 0, net_fd = 0;
 	s32 descriptor = -1;
@@ -270,7 +276,7 @@ static __always_inline int go_socket(u64 conn, u64 session_id, u32 pid)
 	struct tls_socket_event event = {};
 	event.ts_ns = bpf_ktime_get_ns();
 	event.kind = EVENT_TLS_SOCKET;
-	event.session_id = session_id;
+	event.session_id = session->id;
 	event.pid = pid;
 	if (family == AF_INET6) {
 		bpf_probe_read_kernel(event.local_ip, 16, &sk->__sk_common.skc_v6_rcv_saddr);
@@ -281,6 +287,12 @@ static __always_inline int go_socket(u64 conn, u64 session_id, u32 pid)
 	}
 	event.local_port = READ(sk, __sk_common.skc_num);
 	event.remote_port = bpf_ntohs(READ(sk, __sk_common.skc_dport));
+#ifdef KT_PORT_FILTER
+	if (!KT_PORT_FILTER(event.local_port) && !KT_PORT_FILTER(event.remote_port)) {
+		session->unwanted = 1;
+		return 1;
+	}
+#endif
 	struct net *net = READ(sk, __sk_common.skc_net.net);
 	event.netns_id = READ(net, ns.inum);
 	emit(PROBE_TLS, &event, sizeof(event));
@@ -296,7 +308,7 @@ static __always_inline int go_enter(struct pt_regs *ctx, u8 number, u8 direction
 		return 0;
 	struct tls_session *session = tls_session_of(pid, call.session);
 	if (session && !session->socket_told)
-		session->socket_told = go_socket(call.session, session->id, pid);
+		session->socket_told = go_socket(call.session, session, pid);
 	return tls_enter(GO_ROUTINE(ctx), &call);
 }
 

@@ -287,7 +287,10 @@ def _write_tls(
     listed = [row for o in spool.objects("tls_processes") for row in o["rows"]]
     files += convert_tls.unread_rows(listed, connections, evidence.looks, ties.connection_ids)
     writer.write_rows("uprobe_target", [{"node": node.name, **row} for row in files])
-    writer.write_rows("tls_stream", [s.row(node.name) for s in ties.sessions if s.sent_bytes or s.received_bytes])
+    # Which connection a session without ties uses is not known: with --port it may be one that is not wanted.
+    only_tied = bool(node.policy.get("ports"))
+    sessions = [s for s in ties.sessions if (s.sent_bytes or s.received_bytes) and (s.connection_id or not only_tied)]
+    writer.write_rows("tls_stream", [s.row(node.name) for s in sessions])
 
 
 def _table_of(name: str, rows: list[dict[str, Any]]) -> Any:

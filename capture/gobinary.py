@@ -1,7 +1,7 @@
 """Functions of Go programs and their RET instructions, from the table that Go's own runtime needs (.gopclntab).
 
-It stays when a program is stripped. Layouts of Go 1.16, 1.18 and 1.20 on: src/debug/gosym/pclntab.go and
-src/runtime/symtab.go of Go.
+It stays when a program is stripped. Layouts of Go 1.18 and 1.20 on, alike for what is read here:
+src/debug/gosym/pclntab.go and src/runtime/symtab.go of Go. Older programs may pass arguments in memory and are refused.
 
 A return probe cannot be used (Go moves stacks and would find a foreign return address there), so the RET instructions
 are needed. No disassembler is: the table pcsp says how deep the stack is at each instruction, and a function of
@@ -17,7 +17,8 @@ import numpy as np
 
 from kubetape.capture.elf import Elf, ElfError
 
-_MAGIC = {0xFFFFFFF1: 120, 0xFFFFFFF0: 118, 0xFFFFFFFA: 116}
+_MAGICS = (0xFFFFFFF1, 0xFFFFFFF0)
+_OLD_MAGICS = (0xFFFFFFFA, 0xFFFFFFFB)
 _SECTIONS = (".gopclntab", ".data.rel.ro.gopclntab")
 _RET_ARM64 = 0xD65F03C0
 _MAX_FUNCTION = 1 << 16
@@ -50,22 +51,15 @@ class _Table:
     def __init__(self, elf: Elf, data: bytes) -> None:
         self._elf, self._data = elf, data
         magic, _, self._quantum, pointer = struct.unpack_from("<IHBB", data, 0)
-        if magic not in _MAGIC or pointer != 8:
+        if magic in _OLD_MAGICS:
+            raise ElfError("built by Go 1.17 or older")
+        if magic not in _MAGICS or pointer != 8:
             raise ElfError(f"a table of functions of a layout not known ({magic:#x})")
-        self._layout = _MAGIC[magic]
         words = struct.unpack_from("<8Q", data, 8)
-        self._count = words[0]
-        if self._layout >= 118:
-            self._text, names, _, _, self._steps, self._functions = words[2:]
-            if not self._text and ".text" in elf.sections:
-                self._text = elf.sections[".text"].address  # the loader would fill it in
-        else:
-            self._text = 0
-            names, _, _, self._steps, self._functions = words[2:7]
-        self._names = names
-        self._names_end = words[4] if self._layout >= 118 else words[3]
-        width = 4 if self._layout >= 118 else 8
-        pairs = np.frombuffer(data, f"<u{width}", 2 * self._count + 1, self._functions)
+        count, _, self._text, self._names, self._names_end, _, self._steps, self._functions = words
+        if not self._text and ".text" in elf.sections:
+            self._text = elf.sections[".text"].address  # the loader would fill it in
+        pairs = np.frombuffer(data, "<u4", 2 * count + 1, self._functions)
         self._entries, self._infos = pairs[0::2].astype(np.int64), pairs[1::2].astype(np.int64)
 
     def functions(self, names: tuple[str, ...]) -> dict[str, GoFunction]:
@@ -75,7 +69,7 @@ class _Table:
             if place >= 0:
                 at[place + 1 - self._names] = name
         found = {}
-        name_at = self._functions + self._infos + (4 if self._layout >= 118 else 8)
+        name_at = self._functions + self._infos + 4
         raw = np.frombuffer(self._data, np.uint8)
         inside = name_at + 4 <= len(raw)
         offsets = np.full(len(name_at), -1, np.int64)
@@ -104,7 +98,7 @@ class _Table:
     def _returns(self, index: int, code: bytes) -> list[int]:
         info = self._functions + int(self._infos[index])
         # _func: entry, name offset, size of the arguments, deferreturn, pcsp
-        (steps,) = struct.unpack_from("<I", self._data, info + (16 if self._layout >= 118 else 20))
+        (steps,) = struct.unpack_from("<I", self._data, info + 16)
         found = []
         for begin, depth in self._depths(self._steps + steps, len(code)):
             if begin and depth == 0 and code[begin] == 0xC3:

@@ -72,6 +72,7 @@ def source(settings: Settings, types: Btf | None) -> str:
         "KT_FILTER_CGROUPS": int(settings.filter_cgroups),
         "KT_FILTER_NETNS": int(settings.filter_netns),
         "KT_CONTROL": int(settings.control),
+        "KT_TLS": int(settings.wants("tls")),
         "KT_ARGUMENTS": int(settings.arguments),
         "KT_SCHED_IO": int(settings.sched == "io"),
         # x86-64 and arm64 without KASAN; x86 with FRED and old 32-bit kernels pad the top, which these do not.
