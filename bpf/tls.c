@@ -54,6 +54,9 @@ struct tls_scratch {
 };
 BPF_ARRAY(tls_scratches, struct tls_scratch, KT_CPUS * TLS_SLOTS);
 
+/* Whether any event was told: a recording without any is converted in one pass. */
+BPF_ARRAY(tls_seen, u32, 1);
+
 /* Hides from the compiler what it knows of a number, so that the mask after it is kept for the verifier. */
 #define bounded(number, mask) ({ u64 _n = (number); asm volatile("" : "+r"(_n)); _n &= (mask); _n; })
 
@@ -198,6 +201,10 @@ static __always_inline int tls_leave(u64 thread, s64 result)
 	event->pid = caller.pid;
 	event->tid = pid_tgid;
 	event->reserved_a = 0;
+	u32 zero = 0;
+	u32 *seen = tls_seen.lookup(&zero);
+	if (seen)
+		*seen = 1;
 	u64 total = sizeof(*event) + captured;
 	emit(PROBE_TLS, event, bounded(total, 2 * TLS_BUFFER_BYTES - 1));
 	scratch->busy = 0;

@@ -88,8 +88,7 @@ def convert(
         beat_times = np.array([r["ts_ns"] for r in beats], np.int64)
         beat_counts = np.zeros(len(beats) + 1, np.int64)
         stacks = StackConverter(layouts["stack_event"]) if "stack_event" in layouts else None
-        evidence = _tls_evidence(spool, layouts)
-        ties = convert_tls.Ties(evidence) if evidence is not None else None
+        evidence, ties = _tls_evidence(spool, layouts, end)
         data = convert_data.DataConverter(node.name, layouts, node.start_ns, node.end_ns, ties)
         table = writer.table("socket_data")
         for window in windows(spool, layouts):
@@ -98,6 +97,8 @@ def convert(
             beat_counts += np.bincount(np.searchsorted(beat_times, window.times()), minlength=len(beat_counts))
             busy += window.busy_count
             damaged += window.damaged_bytes
+            if evidence is not None and ties is None:
+                evidence.look(window, layouts["data_event"])
             for part in data.feed(window):
                 table.write(part)
             for name in kept:
@@ -109,7 +110,7 @@ def convert(
             table.write(part)
         arrays = {name: _joined(parts, layouts[name]) for name, parts in kept.items()}
         connections = _write_connections(writer, spool, node, arrays, data, header, end)
-        if evidence is not None and ties is not None:
+        if evidence is not None:
             _write_tls(writer, spool, node, evidence, ties, connections)
         convert_process.write(
             writer, spool, node.name, arrays["process_event"], arguments, arrays["connection_event"], data.io_uring_pids
@@ -264,14 +265,18 @@ def _write_connections(
     return rows
 
 
-def _tls_evidence(spool: SpoolReader, layouts: dict[str, Layout]) -> convert_tls.Evidence | None:
-    """A first pass over the spool, where TLS libraries were read."""
+def _tls_evidence(
+    spool: SpoolReader, layouts: dict[str, Layout], end: dict[str, Any]
+) -> tuple[convert_tls.Evidence | None, convert_tls.Ties | None]:
+    """Nothing where no library was attached to; where plaintext was seen, a first pass over the spool and its ties."""
     if "tls_event" not in layouts or not any(True for _ in spool.objects("tls_targets")):
-        return None
+        return None, None
     evidence = convert_tls.Evidence()
+    if end.get("facts", {}).get("tls_seen") is False:
+        return evidence, None
     for window in windows(spool, layouts):
         evidence.feed(window, layouts["data_event"])
-    return evidence
+    return evidence, convert_tls.Ties(evidence)
 
 
 def _write_tls(
@@ -279,17 +284,19 @@ def _write_tls(
     spool: SpoolReader,
     node: Node,
     evidence: convert_tls.Evidence,
-    ties: convert_tls.Ties,
+    ties: convert_tls.Ties | None,
     connections: list[dict[str, Any]],
 ) -> None:
     """uprobe_target, and tls_stream with the sessions of which bytes were read."""
     files = [row for o in spool.objects("tls_targets") for row in o["rows"]]
     listed = [row for o in spool.objects("tls_processes") for row in o["rows"]]
-    files += convert_tls.unread_rows(listed, connections, evidence.looks, ties.connection_ids)
+    sessions = ties.sessions if ties is not None else []
+    tied = {s.connection_id for s in sessions if s.connection_id is not None}
+    files += convert_tls.unread_rows(listed, connections, evidence.looks, tied)
     writer.write_rows("uprobe_target", [{"node": node.name, **row} for row in files])
     # Which connection a session without ties uses is not known: with --port it may be one that is not wanted.
     only_tied = bool(node.policy.get("ports"))
-    sessions = [s for s in ties.sessions if (s.sent_bytes or s.received_bytes) and (s.connection_id or not only_tied)]
+    sessions = [s for s in sessions if (s.sent_bytes or s.received_bytes) and (s.connection_id or not only_tied)]
     writer.write_rows("tls_stream", [s.row(node.name) for s in sessions])
 
 

@@ -52,13 +52,23 @@ class Evidence:
     seen: set[int] = field(default_factory=set)  # sockets with any payload
 
     def feed(self, window: Window, layout: Layout) -> None:
+        """All there is to know from a window."""
+        events = self.look(window, layout)
         self.tls.append(window.events("tls_event"))
         self.named.append(window.events("tls_socket_event"))
         self.opened.append(window.events("connection_event"))
+        events = events[self.may_be_tls(events["socket_id"].astype(np.int64))]
+        self.sockets.append(_packed(events, "ts_ns", "socket_id", "size_bytes", "tid", "direction", "flags"))
+        self.firsts.append(_first_positions(_packed(events, "socket_id", "direction", "position")))
+
+    def may_be_tls(self, ids: Array) -> Array:
+        """Where no payload was kept nothing can be said, and everything comes into question."""
+        look, seen = (np.fromiter(some, np.int64, len(some)) for some in (self.looks, self.seen))
+        return np.isin(ids, look) | ~np.isin(ids, seen)
+
+    def look(self, window: Window, layout: Layout) -> Array:
+        """Which connections of a window look like TLS; returns its events."""
         events = window.events("data_event")
-        kept = events[["ts_ns", "socket_id", "size_bytes", "tid", "direction", "flags"]].copy()
-        self.sockets.append(kept)
-        self.firsts.append(_first_positions(events[["socket_id", "direction", "position"]]))
         captured = events["captured_bytes"] >= 3
         begins = window.offsets("data_event")[captured] + layout.dtype.itemsize
         ids = events["socket_id"][captured].astype(np.int64)
@@ -67,6 +77,7 @@ class Evidence:
         record = (first >= 20) & (first <= 24) & (major == 3) & (minor <= 4)
         self.looks.update(np.unique(ids[record]).tolist())
         self.seen.update(np.unique(ids).tolist())
+        return events
 
 
 @dataclass
@@ -121,7 +132,7 @@ class Ties:
         keys, session = np.unique(_keys(tls), return_inverse=True)
         session = session.reshape(-1)
         sockets = sockets[np.isin(sockets["tid"], np.unique(tls["tid"]))]
-        sockets = sockets[self._may_be_tls(sockets["socket_id"].astype(np.int64))]
+        sockets = sockets[self._evidence.may_be_tls(sockets["socket_id"].astype(np.int64))]
         nested, before, after = _neighbours(tls, sockets)
         around = np.where(tls["direction"] == _RECEIVE, before, after)
         around = np.where(tls["call"] == 0, np.where(before >= 0, before, after), around)
@@ -135,12 +146,6 @@ class Ties:
             rows = order[bounds[index] : bounds[index + 1]]
             self.sessions.append(self._session(index, tls[rows], nested[rows], around[rows], named.get(index), carried))
         self._place(tls, sockets)
-
-    def _may_be_tls(self, ids: Array) -> Array:
-        """Where no payload was kept nothing can be said, and everything comes into question."""
-        look = np.array(sorted(self._evidence.looks), np.int64)
-        seen = np.array(sorted(self._evidence.seen), np.int64)
-        return np.isin(ids, look) | ~np.isin(ids, seen)
 
     def _session(
         self,
@@ -203,7 +208,7 @@ class Ties:
             # Told when first used, which may be just after the library named it; ports are used again much later.
             earlier = [one for at, one in candidates if at <= event["ts_ns"]]
             socket_id = earlier[-1] if earlier else candidates[0][1]
-            if self._may_be_tls(np.array([socket_id], np.int64))[0]:
+            if self._evidence.may_be_tls(np.array([socket_id], np.int64))[0]:
                 found[index] = socket_id
         return found
 
@@ -269,10 +274,6 @@ class Ties:
         offset = self._offsets[index, np.minimum(events["direction"], 1)]
         return ids, events["position"].astype(np.int64) + offset
 
-    @property
-    def connection_ids(self) -> set[int]:
-        return {s.connection_id for s in self.sessions if s.connection_id is not None}
-
 
 _KEY = np.dtype([("pid", "<u8"), ("session", "<u8")])
 
@@ -294,6 +295,15 @@ def _mode(values: Array) -> tuple[int, int]:
     unique, counts = np.unique(values, return_counts=True)
     best = int(np.argmax(counts))
     return int(unique[best]), int(counts[best])
+
+
+def _packed(events: Array, *names: str) -> Array:
+    """These members alone: a selection of members still has the size of all."""
+    fields = [(name, events.dtype.fields[name][0]) for name in names]
+    result = np.empty(len(events), fields)
+    for name in names:
+        result[name] = events[name]
+    return result
 
 
 def _first_positions(streams: Array) -> Array:

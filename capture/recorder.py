@@ -531,6 +531,7 @@ class Recorder:
                 "recorder_cpu_ns": time.process_time_ns() - base_cpu,
                 "spool_bytes": spool_bytes,
                 "command_status": self._command_status,
+                "tls_seen": self._tls is not None and bool(next(iter(loaded.module.table("tls_seen").values())).value),
             },
         }
 

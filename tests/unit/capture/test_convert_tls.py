@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kubetape.capture.convert_tls import Evidence, Session, Ties
+from kubetape.capture.convert_tls import Evidence, Session, Ties, _packed
 from kubetape.capture.layouts import defines, layouts
 
 SEND, RECEIVE = 0, 1
@@ -48,7 +48,7 @@ def tie(
     evidence = Evidence(
         tls=[events("tls_event", calls)],
         sockets=[data],
-        firsts=[data[["socket_id", "direction", "position"]]],
+        firsts=[_packed(data, "socket_id", "direction", "position")],
         named=[events("tls_socket_event", named or [])],
         opened=[events("connection_event", opened or [])],
         looks={s["socket_id"] for s in sockets} if looks is None else looks,
