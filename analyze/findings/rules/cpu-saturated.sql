@@ -4,17 +4,18 @@
 -- Effect: slowness
 WITH _step AS (
     SELECT node, cpu, ts_ns,
-        -- Work of low priority gives way: it counts as idle.
-        idle_ns + iowait_ns + nice_ns - lag(idle_ns + iowait_ns + nice_ns) OVER w AS idle_ns, ts_ns - lag(ts_ns) OVER w AS time_ns,
+        idle_ns + iowait_ns - lag(idle_ns + iowait_ns) OVER w AS idle_ns, nice_ns - lag(nice_ns) OVER w AS nice_ns, ts_ns - lag(ts_ns) OVER w AS time_ns,
         steal_ns - lag(steal_ns) OVER w AS steal_ns
     FROM cpu_sample WINDOW w AS (PARTITION BY node, cpu ORDER BY ts_ns)
 ),
 _second AS (
-    SELECT node, ts_ns, 1 - sum(idle_ns) / sum(time_ns) AS busy, sum(steal_ns) / sum(time_ns) AS steal
+    SELECT node, ts_ns, 1 - sum(idle_ns) / sum(time_ns) AS busy, sum(nice_ns) / sum(time_ns) AS nice, sum(steal_ns) / sum(time_ns) AS steal
     FROM _step WHERE time_ns > 0 GROUP BY node, ts_ns
 ),
 _node AS (
-    SELECT node, avg(busy) AS busy, avg((busy >= 0.95)::INTEGER) AS full_share, avg(steal) AS steal, count(*) AS seconds,
+    SELECT node, avg(busy) AS busy, 
+        -- Work of low priority gives way: where it has most of the time, there is room.
+        avg((busy >= 0.95 AND nice <= 0.5)::INTEGER) AS full_share, avg(nice) AS nice, avg(steal) AS steal, count(*) AS seconds,
         min(ts_ns) AS first_ns, max(ts_ns) AS last_ns
     FROM _second GROUP BY node
 ),
@@ -69,5 +70,6 @@ LEFT JOIN _hot AS h ON h.node = n.node AND h.command = t.command
 CROSS JOIN _served AS s
 WHERE n.seconds >= 5 AND n.full_share >= 0.6
     -- More threads than CPUs want to run: somebody waits.
-    AND w.running >= 1.5 * m.cpu_count
+    -- (Those of low priority are among them, and are not to be counted.)
+    AND w.running >= CASE WHEN n.nice >= 0.1 THEN 3 ELSE 1.5 END * m.cpu_count
     AND t.cpu_ns >= 0.3 * (n.last_ns - n.first_ns)
