@@ -145,7 +145,10 @@ class Ties:
         for index in range(len(keys)):
             rows = order[bounds[index] : bounds[index + 1]]
             self.sessions.append(self._session(index, tls[rows], nested[rows], around[rows], named.get(index), carried))
-        self._place(tls, sockets)
+        way = np.minimum(tls["direction"], 1).astype(np.int64)
+        ends = np.zeros((len(keys), 2), np.int64)  # of each session's positions
+        np.maximum.at(ends, (session, way), (tls["position"] + tls["size_bytes"]).astype(np.int64))
+        self._place(ends, sockets)
 
     def _session(
         self,
@@ -196,6 +199,7 @@ class Ties:
         if not len(named):
             return {}
         opened = np.concatenate(self._evidence.opened)
+        opened = opened[self._evidence.may_be_tls(opened["socket_id"].astype(np.int64))]
         by_ends: dict[tuple[Any, ...], list[tuple[int, int]]] = {}
         for event in opened[np.argsort(opened["ts_ns"], kind="stable")]:
             by_ends.setdefault(_ends(event), []).append((int(event["ts_ns"]), int(event["socket_id"])))
@@ -212,7 +216,7 @@ class Ties:
                 found[index] = socket_id
         return found
 
-    def _place(self, tls: Array, sockets: Array) -> None:
+    def _place(self, own_ends: Array, sockets: Array) -> None:
         """A connection's sessions follow each other: later ones count on. Two at a time cannot both be right."""
         transformed = {
             (int(s), int(d))
@@ -237,18 +241,8 @@ class Ties:
             one = session.connection_id
             before = known[:2] if known is not None else (bases.get((one, 0), 0), bases.get((one, 1), 0))
             self._offsets[index] = before
-            sent, received = (self._end(tls, index, way) for way in (0, 1))
+            sent, received = own_ends[index].tolist()
             ends[one] = (before[0] + sent, before[1] + received, session.last_ns)
-
-    def _end(self, tls: Array, index: int, direction: int) -> int:
-        session = self.sessions[index]
-        rows = tls[
-            (tls["session_id"] == session.session_id)
-            & (tls["pid"] == session.pid)
-            & (tls["direction"] == direction)
-            & (tls["size_bytes"] > 0)
-        ]
-        return int((rows["position"] + rows["size_bytes"]).max()) if len(rows) else 0
 
     def _bases(self) -> dict[tuple[int, int], int]:
         """(connection, direction) -> the stream position from which its plaintext is counted, the first one seen.
