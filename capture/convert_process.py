@@ -86,6 +86,7 @@ def write(
         _follow(processes, row, event)
         if what in (marks["PROCESS_EXEC"], marks["PROCESS_FORK"]):
             threads[pid] = {"node": node, "tid": pid, "pid": pid, "command": command}
+    _name_victims(rows, processes)
     writer.write_rows("process_event", rows)
     for pid in io_uring_pids:
         if pid in processes:
@@ -96,6 +97,18 @@ def write(
         process.setdefault("command", "")
     writer.write_rows("process", everyone)
     writer.write_rows("thread", list(threads.values()))
+
+
+def _name_victims(rows: list[Row], processes: dict[int, list[Row]]) -> None:
+    """In which cgroup an OOM kill was: the kernel names the victim only, which says so itself when it ends."""
+    following: dict[int, Row] = {}
+    for row in reversed(rows):
+        if row["kind"] == "exit":
+            following[row["pid"]] = row
+        elif row["kind"] == "oom_kill":
+            known = following.get(row["pid"]) or next(iter(processes.get(row["pid"], [])[-1:]), {})
+            row["cgroup_id"] = row["cgroup_id"] or known.get("cgroup_id")
+            row["command"] = row["command"] or known.get("command") or ""
 
 
 def _follow(processes: dict[int, list[Row]], row: Row, event: Any) -> None:
