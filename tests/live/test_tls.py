@@ -170,6 +170,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     ports = {name: (free_port(), free_port()) for name in SERVERS}
     with servers(folder, ports):
         record(folder / "x.ktape", "--", "sh", "-c", commands(folder, ports), timeout=120)
+        urls = [f"https://127.0.0.1:{ports[name][1]}/t/some" for name in ("nginx", "threads", "asyncio", "go")]
+        record(folder / "port.ktape", "--port", str(ports["asyncio"][1]), "--", "curl", "-sSk", "--fail", *urls)
     answered = {}
     lines = (folder / "answers").read_text().splitlines()
     assert lines[-1] == "done"
@@ -258,6 +260,23 @@ def test_targets_and_what_cannot_be_read(run: Run) -> None:
     assert len(coverage) > 20
     # What comes to the forwarder is read at its other ends.
     assert all(row["opaque"] == row["forwarded"] for row in coverage)
+
+
+def test_plaintext_of_other_ports_is_not_copied(run: Run) -> None:
+    bundle = Bundle(Path(run.bundle.path).parent / "port.ktape")
+    found = [row for row in rows(bundle, "socket_data") if row["source"] == "tls"]
+    assert {row["payload"].split(b" ")[0] for row in found} == {b"GET", b"HTTP/1.1", b"/t/some"}
+    wanted = {r["connection_id"] for r in rows(bundle, "connection") if run.ports["asyncio"][1] in ports_of(r)}
+    assert {row["connection_id"] for row in found} == wanted
+    assert len(wanted) == 2
+    # What the kernel told are the calls of these sessions, handshakes included; other servers would add at least five.
+    probe = next(p for p in bundle.manifest.nodes[0].probes if p.probe == "tls")
+    calls = sum(row["call_count"] for row in rows(bundle, "tls_stream"))
+    assert calls <= probe.event_count < calls + 5
+
+
+def ports_of(row: dict[str, Any]) -> tuple[int, int]:
+    return row["local_port"], row["remote_port"]
 
 
 def test_a_process_of_another_root_that_starts_later_is_read(run: Run) -> None:
