@@ -443,9 +443,15 @@ def _span_values(row: Request) -> tuple[Any, ...]:
 
 def _coverage_table(results: list[tuple[ConnectionStreams, dict[str, Any], Decoded]]) -> Any:
     rows = []
-    for streams, _, decoded in results:
+    for streams, fact, decoded in results:
         pair = (streams.send, streams.receive)
         opaque = decoded.opaque_bytes
+        outside = 0
+        if streams.source != "tls" and not streams.datagrams:
+            outside = sum(
+                stream.lost_outside(fact.get(f"{name}_from_position"), fact.get(f"{name}_to_position"))
+                for stream, name in zip(pair, ("sent", "received"), strict=True)
+            )
         rows.append(
             {
                 "connection_id": streams.connection_id,
@@ -457,9 +463,9 @@ def _coverage_table(results: list[tuple[ConnectionStreams, dict[str, Any], Decod
                 "runner_up_score": decoded.runner_up_score,
                 "request_count": decoded.row_count,
                 "frame_count": decoded.frame_count,
-                "total_bytes": sum(s.total_bytes for s in pair),
+                "total_bytes": sum(s.total_bytes for s in pair) + outside,
                 "seen_bytes": sum(s.seen_bytes for s in pair),
-                "lost_bytes": sum(s.lost_bytes for s in pair),
+                "lost_bytes": sum(s.lost_bytes for s in pair) + outside,
                 "truncated_bytes": sum(s.cut_bytes for s in pair),
                 "encrypted_bytes": opaque,
                 "undecoded_bytes": decoded.unread_bytes,

@@ -102,6 +102,7 @@ class Stream:
         "_tids",
         "_times",
         "complete_ns",
+        "end_position",
         "first_position",
         "pids",
         "positions",
@@ -124,6 +125,7 @@ class Stream:
     ) -> None:
         self.runs = runs
         self.first_position = int(positions[0]) if len(positions) else 0
+        self.end_position = int(positions[-1] + sizes[-1]) if len(positions) else 0
         self.seen_bytes = int(captured.sum())
         self.positions, self.times, self.pids, self.tids = positions, times, pids, tids
         # A receiver has a byte when all before it have come: the running maximum.
@@ -154,6 +156,21 @@ class Stream:
     @property
     def lost_bytes(self) -> int:
         return sum(end - start for start, end, lost in self._gaps if lost)
+
+    def lost_outside(self, first: int | None, end: int | None) -> int:
+        """Bytes missing before the first chunk and after the last.
+
+        first, end: positions of the first byte that was moved and after the last one; None: not known.
+        """
+        if not len(self.positions):
+            lost = [end - first if first is not None and end is not None else 0]
+        else:
+            # Trimmed chunks never lie behind one another: the last one ends last.
+            lost = [
+                self.first_position - first if first is not None else 0,
+                end - self.end_position if end is not None else 0,
+            ]
+        return sum(size for size in lost if 0 < size < MAX_GAP_BYTES)
 
     @property
     def cut_bytes(self) -> int:

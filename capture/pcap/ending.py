@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from kubetape.capture.pcap.flows import Connection
+from kubetape.capture.pcap.flows import Bounds, Connection
+from kubetape.capture.pcap.strays import signed
 from kubetape.capture.pcap.tcp import UNSEEN, TcpStreams
 from kubetape.capture.pcap.transport import TCP
 
@@ -18,6 +19,7 @@ def finish(connection: Connection, streams: TcpStreams, end_ns: int) -> None:
     if connection.protocol != TCP:
         return
     _lost(connection, streams)
+    connection.bounds = (_bounds(connection, streams, 0), _bounds(connection, streams, 1))
     _unanswered(connection, streams, end_ns)
     if connection.superseded and not connection.closed:
         connection.end_ns, connection.close_reason = last_seen_ns(connection, streams), None
@@ -27,6 +29,24 @@ def last_seen_ns(connection: Connection, streams: TcpStreams) -> int:
     """Time of its last packet, of either transport."""
     pair = streams.last_ns.values[2 * connection.number : 2 * connection.number + 2]
     return max(int(pair.max()), connection.first_ns)
+
+
+def _bounds(connection: Connection, streams: TcpStreams, sender: int) -> Bounds:
+    """Where what this end sent began and ended, whether or not the capture has those bytes.
+
+    It begins after the SYN (RFC 9293, section 3.4) and ends at the last number sent or acknowledged. A FIN counts
+    one number: where none was seen, one number acknowledged beyond the last byte is taken for it.
+    """
+    direction = 2 * connection.number + sender
+    began, reached = int(streams.began.values[direction]), int(streams.reached.values[direction])
+    acked = int(streams.acked.values[direction ^ 1])
+    isn = connection.isn[sender]
+    if began == UNSEEN:
+        return None, None
+    first = None if isn is None else began + signed(isn + 1 - began)
+    if connection.fin[sender]:
+        return first, max(reached, acked) - 1
+    return first, reached if acked == UNSEEN or acked <= reached + 1 else acked
 
 
 def _lost(connection: Connection, streams: TcpStreams) -> None:

@@ -17,6 +17,7 @@ WELL_KNOWN_LAST = 1023
 
 
 Ends = tuple[tuple[str, int], tuple[str, int]]  # (address, port) of end 0 and of end 1
+Bounds = tuple[int | None, int | None]  # positions of a direction's first byte and after its last; None: not known
 
 
 @dataclass(slots=True)
@@ -41,6 +42,7 @@ class Connection:
     established_ns: int | None = None
     superseded: bool = False
     last_control: tuple[int, ...] = ()
+    bounds: tuple[Bounds, Bounds] = ((None, None), (None, None))  # of what end 0 and end 1 sent
 
     @property
     def closed(self) -> bool:

@@ -132,6 +132,8 @@ def connection_columns(connections: list[Connection], labels: list[str]) -> dict
     """Columns of `connection`, but for `node` and `side`, which are the same everywhere."""
     local = [c.ends[c.client] for c in connections]
     remote = [c.ends[1 - c.client] for c in connections]
+    sent = [c.bounds[c.client] for c in connections]
+    received = [c.bounds[1 - c.client] for c in connections]
     columns: dict[str, tuple[list[Any], Any]] = {
         "connection_id": ([c.number + 1 for c in connections], pa.int64()),
         "transport": (["tcp" if c.protocol == TCP else "udp" for c in connections], pa.string()),
@@ -144,6 +146,10 @@ def connection_columns(connections: list[Connection], labels: list[str]) -> dict
         "end_ns": ([c.end_ns for c in connections], pa.int64()),
         "existed_before": ([c.start_ns is None for c in connections], pa.bool_()),
         "close_reason": ([c.close_reason for c in connections], pa.string()),
+        "sent_from_position": ([first for first, _ in sent], pa.int64()),
+        "sent_to_position": ([end for _, end in sent], pa.int64()),
+        "received_from_position": ([first for first, _ in received], pa.int64()),
+        "received_to_position": ([end for _, end in received], pa.int64()),
         "encapsulation": ([labels[c.label] or None for c in connections], pa.string()),
     }
     return {name: pa.array(values, kind) for name, (values, kind) in columns.items()}

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 
 from kubetape.capture.pcap.packets import Bools, Ints
+
+Number = TypeVar("Number", Ints, int)
 
 # No window is larger than 2**30 bytes (RFC 7323), and few come near. What lies further back than this is
 # taken for what lies ahead, so that a stream whose ports were used again without a SYN seen goes on after a gap.
 FAR_BYTES = 1 << 28
 
 
-def signed(difference: Ints) -> Ints:
+def signed(difference: Number) -> Number:
     """Modulo 2**32, between -2**31 and 2**31."""
     return ((difference + (1 << 31)) & 0xFFFFFFFF) - (1 << 31)
 

@@ -82,6 +82,7 @@ class TcpStreams:
 
     def __init__(self, flows: FlowTable, events: EventLog, samples: SampleLog) -> None:
         self.flows, self.events, self.samples = flows, events, samples
+        self.began = Growing(UNSEEN)  # position of the first segment seen, a SYN's own included
         self.reached = Growing(UNSEEN)  # highest position seen + 1
         self.acked = Growing(UNSEEN)  # highest position this side has acknowledged
         self.acked_ns = Growing(0)
@@ -97,7 +98,8 @@ class TcpStreams:
         """Follow one window of time-ordered segments; the rows of new bytes, unsorted."""
         connection, copies = assign_connections(packets, flow, sender, self.flows, self.events)
         for growing in (
-            self.reached, self.acked, self.acked_ns, self.last_ack, self.last_window, self.keep_alive, self.last_ns,
+            self.began, self.reached, self.acked, self.acked_ns, self.last_ack, self.last_window, self.keep_alive,
+            self.last_ns,
         ):  # fmt: skip
             growing.reserve(2 * self.flows.connection_count)
         direction = connection * 2 + sender
@@ -258,6 +260,8 @@ class TcpStreams:
             return
         last = np.append(d.starts[1:], len(d.packet)) - 1
         to = d.direction
+        fresh = self.began.values[to] == UNSEEN
+        self.began.values[to[fresh]] = d.position[d.starts[fresh]]
         self.reached.values[to] = np.maximum(d.reached[last], d.end[last])
         acked = np.maximum(d.acked_before[last], d.acks[last])
         moved = acked > self.acked.values[to]

@@ -85,6 +85,10 @@ start_ns int64 CLOCK_MONOTONIC when it was made | it existed before the recordin
 end_ns int64 CLOCK_MONOTONIC when it was closed | still open when the recording ended
 existed_before bool listed at the start of the recording
 close_reason label 'fin', 'reset_sent', 'reset_received', 'timeout', 'open' | not known
+sent_from_position int64 stream position of the first byte sent, whether or not it was captured (wire) | not known
+sent_to_position int64 stream position after the last byte sent or acknowledged (wire) | not known
+received_from_position int64 stream position of the first byte received (wire) | not known
+received_to_position int64 stream position after the last byte received or acknowledged (wire) | not known
 encapsulation label outer headers unwrapped by the import, as 'vxlan:42', 'vlan:7' | none
 """,
         "node connection_id",

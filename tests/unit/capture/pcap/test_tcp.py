@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from kubetape.analyze.analysis import Analysis
 from kubetape.bundle.reader import Bundle
 from tests.unit.capture.pcap.conversation import MS, START_NS, Conversation
 from tests.unit.capture.pcap.craft import ACK, CLIENT, RST, SERVER, SYN, imported, pcap, rows, tcp
@@ -190,6 +191,29 @@ def test_a_stream_that_really_jumps_goes_on_after_a_gap(tmp_path: Path) -> None:
     bundle = imported(tmp_path, pcap(talk.records))
     assert rows(bundle, "socket_data", "payload") == [b"abc", b"new", b"er"]
     assert [e[:2] for e in events(bundle)] == [("lost_segment", "skipped")]
+
+
+def test_where_a_stream_began_and_ended_is_known_without_its_bytes(tmp_path: Path) -> None:
+    """Lost between the capture's packets: the first request and the second reply."""
+    talk = Conversation()
+    talk.handshake()
+    talk.s(4, 4, b"OK")
+    talk.c(4, 6, b"GET 2")
+    talk.c(9, 12, b"GET 3")
+    talk.close(14, 12)
+    bundle = imported(tmp_path, pcap(talk.records))
+    bounds = rows(
+        bundle,
+        "connection",
+        "sent_from_position",
+        "sent_to_position",
+        "received_from_position",
+        "received_to_position",
+    )
+    assert bounds == [(1001, 1014, 5001, 5012)]
+    assert Analysis(bundle.path).query("SELECT total_bytes, seen_bytes, lost_bytes FROM coverage").to_pylist() == [
+        {"total_bytes": 24, "seen_bytes": 12, "lost_bytes": 12}
+    ]
 
 
 def test_a_connection_joined_in_the_middle(tmp_path: Path) -> None:
