@@ -32,7 +32,7 @@ def detect(sample: Sample) -> float:
         return 0.9 if telling >= 4 else 0.6
     strong = [p for p in client + server if p.kind in (t.PUBLISH, t.SUBSCRIBE) and _names(p)]
     count = len(client) + len(server)
-    return 0.7 if len(strong) >= 2 and count >= 2 else 0.55 if strong and not (client and server) else 0.0
+    return 0.7 if len(strong) >= 2 and count >= 2 else 0.55 if strong else 0.0
 
 
 def _packets(first: bytes, later: list[bytes]) -> list[Packet] | None:
