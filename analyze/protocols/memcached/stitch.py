@@ -206,7 +206,9 @@ class MemcachedDecoder(Decoder):
             return waiting[0]
         while waiting and waiting[0].command.quiet and not _fits(waiting[0].command, reply):
             self._pass_over(waiting.popleft())
-        return waiting[0] if waiting else None
+        if not waiting or not _answers(waiting[0].command, reply):
+            return None  # of a command before the recording began, or one that was lost
+        return waiting[0]
 
     def _pass_over(self, exchange: _Exchange) -> None:
         """A later command was answered before this one."""
@@ -278,6 +280,25 @@ class MemcachedDecoder(Decoder):
             row.is_error = True
             row.error_kind = "server" if reply.word == "SERVER_ERROR" else "client"
             row.error_message = reply.message
+
+
+_STORAGE = frozenset(("set", "add", "replace", "append", "prepend", "cas"))
+_RETRIEVAL = frozenset(("get", "gets", "gat", "gats"))
+# Which commands of the text protocol each word can answer (protocol.txt); words not here answer several kinds.
+_WORDS: dict[str, frozenset[str]] = {
+    "STORED": _STORAGE,
+    "NOT_STORED": _STORAGE,
+    "EXISTS": _STORAGE,
+    "DELETED": frozenset(("delete",)),
+    "TOUCHED": frozenset(("touch",)),
+    "VALUE": _RETRIEVAL,
+}
+
+
+def _answers(command: Command, reply: Reply) -> bool:
+    """Whether the word of a text reply can answer the command at all."""
+    commands = _WORDS.get(reply.word)
+    return commands is None or command.name in commands
 
 
 def _fits(command: Command, reply: Reply) -> bool:
