@@ -11,6 +11,7 @@ from kubetape.analyze.protocols.zmtp.types import GREETING_BYTES, SIGNATURE_BYTE
 
 PORTS: Final = frozenset({5555, 5556})
 MAX_FRAME_BYTES: Final = 1 << 32
+_CHAIN: Final = 8
 KEPT_BYTES: Final = 512  # of a part: enough for a topic or an envelope
 
 _MORE, _LONG, _COMMAND = 1, 2, 4
@@ -63,6 +64,17 @@ def find_frame(data: bytes, offset: int) -> int:
     return found.start() if found else -1
 
 
+def chain_fits(data: bytes) -> bool:
+    """Whether frames follow each other from the first byte on, to the last one or for as long as chance can not."""
+    place = count = 0
+    while place < len(data) and count < _CHAIN:
+        parsed = parse_frame(data, place)
+        if not isinstance(parsed, tuple):
+            return False
+        place, count = place + parsed[0], count + 1
+    return place == len(data) or (count == _CHAIN and place < len(data))
+
+
 def read_properties(body: bytes) -> dict[str, str]:
     """Metadata of READY and INITIATE: length of name (8 bits), name, length of value (32 bits), value."""
     properties: dict[str, str] = {}
@@ -83,10 +95,16 @@ def detect(sample: Sample) -> float:
     other = [bool(side) and not good for side, good in zip((sample.client, sample.server), greeted, strict=True)]
     if all(greeted):
         return 0.97
-    if any(greeted):
-        return 0.3 if any(other) else 0.8
     named = [
         any(find_frame(head, 0) >= 0 for head in heads)
         for heads in ([sample.client, *sample.client_runs], [sample.server, *sample.server_runs])
     ]
+    if any(greeted):
+        # A recording that begins between the two greetings has the rest of one.
+        silent = not any(other)
+        return (
+            0.8
+            if silent or any(is_other and is_named for is_other, is_named in zip(other, named, strict=True))
+            else 0.3
+        )
     return 0.7 if all(named) else 0.5 if any(named) else 0.0

@@ -7,7 +7,14 @@ from typing import Any, Final
 
 from kubetape.analyze.protocols.common.text import read_name
 from kubetape.analyze.protocols.contract import SERVER, Connection, Decoder, Parsed, Request, Side
-from kubetape.analyze.protocols.zmtp.parse import find_frame, is_signature, parse_frame, parse_greeting, read_properties
+from kubetape.analyze.protocols.zmtp.parse import (
+    chain_fits,
+    find_frame,
+    is_signature,
+    parse_frame,
+    parse_greeting,
+    read_properties,
+)
 from kubetape.analyze.protocols.zmtp.types import Command, Greeting, Part
 from kubetape.analyze.streams import Span
 
@@ -16,6 +23,8 @@ MAX_OPEN: Final = 1 << 12  # REQ sockets have one open request, DEALER as many a
 _REPLIES: Final = {"WELCOME": "HELLO", "PONG": "PING", "READY": "INITIATE"}
 # Socket types that answer each message (ZeroMQ RFC 28).
 _ANSWERED: Final = frozenset({"REQ", "DEALER"})
+# The one type that talks to it (ZeroMQ RFC 28, RFC 29), where there is one but for the X variants.
+_PEERS: Final = {"SUB": "PUB", "XSUB": "PUB", "PUB": "SUB", "XPUB": "SUB", "PUSH": "PULL", "PULL": "PUSH", "REP": "REQ"}
 _SUBSCRIBES: Final = {0: "CANCEL", 1: "SUBSCRIBE"}
 
 
@@ -35,7 +44,10 @@ class ZmtpDecoder(Decoder):
         return parse_frame(data, offset)
 
     def find_boundary(self, side: Side, data: bytes, offset: int) -> int:
-        return offset if is_signature(data, offset) else find_frame(data, offset)
+        if is_signature(data, offset):
+            return offset
+        # Message parts have no mark of their own: only at the first captured byte a chain of them is believed.
+        return offset if offset == 0 and chain_fits(data) else find_frame(data, offset)
 
     def on_gap(self, side: Side, position: int, size_bytes: int) -> None:
         """What is paired by order only is not paired over lost bytes."""
@@ -100,20 +112,24 @@ class ZmtpDecoder(Decoder):
             self._parts[side] = None
             self._on_message(side, *waiting)
 
+    def _type(self, side: Side) -> str:
+        """The socket type of `side`; where its READY was before the recording, what the peer's allows."""
+        return self._socket[side] or _PEERS.get(self._socket[1 - side], "")
+
     def _on_message(self, side: Side, parts: list[Part], span: Span) -> None:
         if self._answer("message", side, span):
             return
         # ZMTP 3.0 subscribes by a message that begins with 1, or 0 to cancel.
         body = parts[0].body
-        subscriber = self._socket[side] in ("SUB", "XSUB")
+        subscriber = self._type(side) in ("SUB", "XSUB")
         if subscriber and body and body[0] in _SUBSCRIBES:
             row = Request(operation=_SUBSCRIBES[body[0]], resource=read_name(body[1:]))
         else:
-            row = Request(operation="message", resource=_topic(parts, self._socket[side]))
-            row.attributes = {"part_count": len(parts), "socket_type": self._socket[side] or None}
+            row = Request(operation="message", resource=_topic(parts, self._type(side)))
+            row.attributes = {"part_count": len(parts), "socket_type": self._type(side) or None}
         if side == SERVER:
             row.attributes = {**(row.attributes or {}), "sent_by": "server"}
-        if row.operation == "message" and self._socket[side] in _ANSWERED:
+        if row.operation == "message" and self._type(side) in _ANSWERED:
             self._ask("message", row, span, side)
             return
         row.outcome = "one_way"
