@@ -15,6 +15,8 @@
 --   remote_pod VARCHAR: as for the local end.
 --   remote_namespace VARCHAR: as for the local end.
 --   remote_workload VARCHAR: as for the local end.
+--   remote_container VARCHAR: its container: its own end's, else the only one of its pod, else the one that declares the
+--     port. NULL when not known.
 --   remote_version VARCHAR: as for the local end.
 --   remote_node VARCHAR: as for the local end.
 --   remote_service VARCHAR: service the other end is, or answers for. NULL when none.
@@ -32,6 +34,12 @@ _cgroup AS (
 _container AS (
     SELECT container_id, any_value(pod_uid) AS pod_uid, any_value(name) AS name
     FROM k8s_container WHERE container_id IS NOT NULL GROUP BY container_id
+),
+_serving AS (
+    -- Init containers are over before a pod serves; sidecars are not.
+    SELECT pod_uid, name, ports, count(*) OVER (PARTITION BY pod_uid) AS containers
+    FROM (SELECT DISTINCT ON (pod_uid, name) pod_uid, name, ports FROM k8s_container
+        WHERE kind IN ('app', 'sidecar') ORDER BY pod_uid, name, ports NULLS LAST)
 ),
 _address AS (
     SELECT unnest(string_split(coalesce(ips, ip), ' ')) AS ip, uid, valid_from_ns, valid_to_ns
@@ -107,7 +115,7 @@ _translated AS (
     GROUP BY c.connection_id
 ),
 _behind AS (
-    SELECT t.connection_id, a.uid
+    SELECT t.connection_id, t.port, a.uid
     FROM _translated AS t JOIN _address AS a USING (ip)
     QUALIFY row_number() OVER (PARTITION BY t.connection_id ORDER BY a.valid_from_ns DESC NULLS LAST) = 1
 )
@@ -118,6 +126,11 @@ SELECT
     coalesce(r.pod, rt.name, rp.name) AS remote_pod,
     coalesce(r.namespace, rt.namespace, rp.namespace, rv.namespace, rb.namespace) AS remote_namespace,
     coalesce(r.workload, rt.workload, rp.workload) AS remote_workload,
+    CASE WHEN r.connection_id IS NOT NULL THEN r.container ELSE (
+        SELECT min(s.name) FROM _serving AS s
+        WHERE s.pod_uid = coalesce(rt.uid, rp.uid) AND (s.containers = 1 OR list_contains(
+            string_split(s.ports, ' '), coalesce(t.port, c.remote_port) || '/' || upper(c.transport)))
+    ) END AS remote_container,
     coalesce(r.version, rt.version, rp.version) AS remote_version,
     coalesce(r.node, rt.node, rp.node, rh.node) AS remote_node,
     coalesce(rv.service, rb.service, r.service) AS remote_service,

@@ -6,6 +6,8 @@
 --   protocol VARCHAR: protocol.
 --   client_namespace VARCHAR: namespace of the client. NULL when it is no pod.
 --   server_namespace VARCHAR: namespace of the server. NULL when it is no pod.
+--   client_container VARCHAR: containers of the client, by name, a space between. NULL when none is known.
+--   server_container VARCHAR: containers of the server, by name, a space between. NULL when none is known.
 --   request_count BIGINT: requests.
 --   rps DOUBLE: requests per second of the recording.
 --   error_count BIGINT: failed requests, the caller's own faults left out.
@@ -29,6 +31,8 @@
 --   joined_count BIGINT: requests seen from both sides.
 SELECT client_name AS client, server_name AS server, protocol,
     any_value(client_namespace) AS client_namespace, any_value(server_namespace) AS server_namespace,
+    string_agg(DISTINCT client_container, ' ' ORDER BY client_container) AS client_container,
+    string_agg(DISTINCT server_container, ' ' ORDER BY server_container) AS server_container,
     count(*) AS request_count,
     round(count(*) / greatest(1e-9, (SELECT max(duration_ns) FROM manifest_node) / 1e9), 3) AS rps,
     count(*) FILTER (is_error AND error_kind IS DISTINCT FROM 'client') AS error_count,

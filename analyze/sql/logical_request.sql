@@ -27,11 +27,13 @@
 --   client_namespace VARCHAR: its namespace. NULL when it is no pod.
 --   client_workload VARCHAR: its workload. NULL when it is no pod.
 --   client_pod VARCHAR: its pod. NULL when it is no pod.
+--   client_container VARCHAR: its container. NULL when it is none, or not known which of its pod's.
 --   client_node VARCHAR: its node. NULL when not known.
 --   server_name VARCHAR: the server.
 --   server_namespace VARCHAR: its namespace. NULL when it is no pod.
 --   server_workload VARCHAR: its workload. NULL when it is no pod.
 --   server_pod VARCHAR: its pod. NULL when it is no pod.
+--   server_container VARCHAR: its container. NULL when it is none, or not known which of its pod's.
 --   server_node VARCHAR: its node. NULL when not known.
 --   server_version VARCHAR: its version. NULL when not known.
 --   server_service VARCHAR: service called. NULL when none is known.
@@ -50,11 +52,12 @@ SELECT
         WHEN r.protocol IN ('redis', 'memcached') THEN getvariable('slow_cache_ms')
         ELSE getvariable('slow_call_ms') END, false) AS is_slow,
     r.request_bytes, r.response_bytes, r.rows_sent, r.rows_affected, r.lost_bytes,
-    r.client_name, r.client_namespace, r.client_workload, r.client_pod, r.client_node,
+    r.client_name, r.client_namespace, r.client_workload, r.client_pod, r.client_container, r.client_node,
     coalesce(s.server_name, r.server_name) AS server_name,
     coalesce(s.server_namespace, r.server_namespace) AS server_namespace,
     coalesce(s.server_workload, r.server_workload) AS server_workload,
     coalesce(s.server_pod, r.server_pod) AS server_pod,
+    coalesce(s.server_container, r.server_container) AS server_container,
     coalesce(s.server_node, r.server_node) AS server_node,
     coalesce(s.server_version, r.server_version) AS server_version,
     coalesce(r.server_service, s.server_service) AS server_service,

@@ -33,12 +33,14 @@
 --   server_ip VARCHAR: address of the server as this side saw it.
 --   server_port INTEGER: port of the server.
 --   client_pod VARCHAR: pod of the client. NULL when it is no pod.
+--   client_container VARCHAR: container of the client. NULL when it is none, or not known which of its pod's.
 --   client_workload VARCHAR: workload of the client. NULL when it is no pod.
 --   client_namespace VARCHAR: namespace of the client. NULL when it is no pod.
 --   client_node VARCHAR: node of the client. NULL when not known.
 --   client_version VARCHAR: version of the client's workload. NULL when not known.
 --   client_name VARCHAR: what reports call the client.
 --   server_pod VARCHAR: pod of the server. NULL when it is no pod.
+--   server_container VARCHAR: container of the server. NULL when it is none, or not known which of its pod's.
 --   server_workload VARCHAR: workload of the server. NULL when it is no pod.
 --   server_namespace VARCHAR: namespace of the server. NULL when it is no pod.
 --   server_node VARCHAR: node of the server. NULL when not known.
@@ -61,12 +63,14 @@ SELECT
     r.lost_bytes, r.stream_id, r.pid, r.tid, r.trace_id, r.span_id, r.parent_span_id,
     r.client_ip, r.client_port, r.server_ip, r.server_port,
     CASE WHEN l.local_ip = r.client_ip AND l.local_port = r.client_port THEN i.local_pod ELSE i.remote_pod END AS client_pod,
+    CASE WHEN l.local_ip = r.client_ip AND l.local_port = r.client_port THEN i.local_container ELSE i.remote_container END AS client_container,
     CASE WHEN l.local_ip = r.client_ip AND l.local_port = r.client_port THEN i.local_workload ELSE i.remote_workload END AS client_workload,
     CASE WHEN l.local_ip = r.client_ip AND l.local_port = r.client_port THEN i.local_namespace ELSE i.remote_namespace END AS client_namespace,
     CASE WHEN l.local_ip = r.client_ip AND l.local_port = r.client_port THEN i.local_node ELSE i.remote_node END AS client_node,
     CASE WHEN l.local_ip = r.client_ip AND l.local_port = r.client_port THEN i.local_version ELSE i.remote_version END AS client_version,
     CASE WHEN l.local_ip = r.client_ip AND l.local_port = r.client_port THEN i.local_name ELSE i.remote_name END AS client_name,
     CASE WHEN l.local_ip = r.client_ip AND l.local_port = r.client_port THEN i.remote_pod ELSE i.local_pod END AS server_pod,
+    CASE WHEN l.local_ip = r.client_ip AND l.local_port = r.client_port THEN i.remote_container ELSE i.local_container END AS server_container,
     CASE WHEN l.local_ip = r.client_ip AND l.local_port = r.client_port THEN i.remote_workload ELSE i.local_workload END AS server_workload,
     CASE WHEN l.local_ip = r.client_ip AND l.local_port = r.client_port THEN i.remote_namespace ELSE i.local_namespace END AS server_namespace,
     CASE WHEN l.local_ip = r.client_ip AND l.local_port = r.client_port THEN i.remote_node ELSE i.local_node END AS server_node,

@@ -154,3 +154,45 @@ def test_outside_peers_have_the_name_that_dns_gave(tmp_path: Path) -> None:
         k8s_pod=[CLIENT],
     )
     assert (row["remote_name"], row["remote_basis"]) == ("api.partner.com", "dns")
+
+
+def container(pod_name: str, name: str, **more: Any) -> dict[str, Any]:
+    row = {"namespace": "shop", "pod_name": f"{pod_name}-1", "pod_uid": f"uid-{pod_name}", "name": name, "kind": "app"}
+    return row | {"ready": True, "restart_count": 0} | more
+
+
+@pytest.mark.parametrize(
+    ("containers", "expected"),
+    [
+        ([container("web", "nginx"), container("web", "setup", kind="init")], "nginx"),
+        ([container("web", "nginx", ports="80/TCP"), container("web", "log", ports="80/UDP 81/TCP")], "nginx"),
+        ([container("web", "nginx"), container("web", "log")], None),
+    ],
+)
+def test_which_container_of_a_pod_known_by_its_address_serves(
+    tmp_path: Path, containers: list[dict[str, Any]], expected: str | None
+) -> None:
+    tables: dict[str, Any] = {"k8s_pod": [CLIENT, WEB], "k8s_container": containers}
+    row = identity(tmp_path, connection=[connection(1, "10.0.0.1:4000", "10.0.1.1:80")], **tables)
+    assert (row["remote_pod"], row["remote_container"]) == ("web-1", expected)
+
+
+def test_both_ends_containers_are_those_of_their_own_sockets(tmp_path: Path) -> None:
+    one, two = "1" * 64, "2" * 64
+    group = {"node": NODE, "path": "/x", "hierarchy": "v2"}
+    tables: dict[str, Any] = {
+        "connection": [
+            connection(1, "10.0.0.1:4000", "10.0.1.1:80", cgroup_id=11),
+            connection(2, "10.0.1.1:80", "10.0.0.1:4000", "server", cgroup_id=12),
+        ],
+        "cgroup": [group | {"cgroup_id": 11, "container_id": one}, group | {"cgroup_id": 12, "container_id": two}],
+        "k8s_container": [
+            container("client", "app", container_id=one),
+            container("web", "nginx", container_id=two),
+            container("web", "log", ports="80/TCP"),
+        ],
+        "k8s_pod": [CLIENT, WEB],
+    }
+    for number, ends in ((1, ("app", "nginx")), (2, ("nginx", "app"))):
+        row = identity(tmp_path, number, **tables)
+        assert (row["local_container"], row["remote_container"]) == ends
