@@ -217,7 +217,7 @@ backlog_max int32 limit of the accept queue | udp
     # ---- scheduler, processes -------------------------------------------------------------------------
     _t(
         "sched_slice",
-        "one interval of one thread in one scheduler state, in which it neither changed state nor CPU; a thread's rows follow each other without gap or overlap from when it is first seen leaving a CPU to its end or the recording's; a wait is cut at the recording's end. Default: threads of processes that used a socket in the recording",
+        "one interval of one thread in one scheduler state, in which it neither changed state nor CPU; a thread's rows follow each other without gap or overlap from when it is first seen leaving a CPU to its end or the recording's; where the kernel called no program at a switch, the stays around it are one, running time by the thread's own account; a wait is cut at the recording's end. Default: threads of processes that used a socket in the recording",
         _EVENT
         + """
 duration_ns int64 length, ns

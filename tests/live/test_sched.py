@@ -62,11 +62,10 @@ def test_as_long_on_and_off_the_cpu_as_the_kernel_accounts(tmp_path: Path) -> No
                 if part["state"] == "sleeping" and part["syscall"] == "clock_nanosleep":
                     sleeps.append(part["duration_ns"])
         total = end - begin
-        # Not one in a thousand switches passes without the kernel calling any program on sched_switch (seen with two
-        # independent ones on 6.18); the thread's time until its next switch is then missing.
-        assert sum(spent.values()) == pytest.approx(total, rel=0.1), name
-        assert spent["running"] == pytest.approx(on_end - on, rel=0.02, abs=0.1 * total), name
-        assert spent["runnable"] == pytest.approx(waiting_end - waiting, rel=0.02, abs=0.1 * total), name
+        assert sum(spent.values()) == pytest.approx(total, rel=0.02), name
+        assert spent["running"] == pytest.approx(on_end - on, rel=0.02, abs=0.02 * total), name
+        # Where a switch was missed, waits between two stays are one with the sleep or wait before them.
+        assert spent["runnable"] == pytest.approx(waiting_end - waiting, rel=0.02, abs=0.05 * total), name
         if name == "sleeps":
             assert 49 <= len(sleeps) <= 50
             assert sorted(sleeps)[1] >= 3_900_000
