@@ -82,6 +82,7 @@ def parameters() -> dict[str, float]:
     return {
         "slow_call_ms": 500.0,
         "slow_sql_ms": 100.0,
+        "heavy_sql_ms": 20.0,
         "slow_dns_ms": 100.0,
         "slow_cache_ms": 20.0,
         "lossy_link_ratio": 0.01,

@@ -145,3 +145,9 @@ def http(path: str = "/", status: int = 200, body: bytes = b"ok") -> tuple[bytes
     request = f"GET {path} HTTP/1.1\r\nHost: shop\r\n\r\n".encode()
     head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     return request, head + body
+
+
+def mysql(statement: str) -> tuple[bytes, bytes]:
+    """(request, response): COM_QUERY and OK (MySQL client/server protocol, "Text Protocol")."""
+    body = b"\x03" + statement.encode()
+    return len(body).to_bytes(3, "little") + b"\0" + body, b"\x07\0\0\1\0\1\0\2\0\0\0"

@@ -13,10 +13,19 @@ SELECT
     'select * from request where resource = ''' || replace(statement_pattern, '''', '''''') || ''' order by latency_ns desc' AS evidence,
     CASE WHEN server_p95_ns IS NULL THEN 0.8 ELSE 0.95 END AS confidence,
     total_ns AS impact_ns, first_ns, last_ns, [server] AS entities
-FROM sql_digest
+FROM (
+    SELECT *, sum(total_ns) OVER (PARTITION BY protocol, server) AS all_ns,
+        sum(call_count) OVER (PARTITION BY protocol, server) AS all_count
+    FROM sql_digest
+)
 WHERE call_count >= 3
     -- Time in the server where it was seen from there: a slow network is another finding.
-    AND coalesce(server_p95_ns, p95_ns) >= 1000000 * getvariable('slow_sql_ms')
     AND coalesce(server_p95_ns, p95_ns) >= 0.5 * p95_ns
-    -- One slow execution among thousands is not what makes a system slow.
-    AND (p90_ns >= 1000000 * getvariable('slow_sql_ms') OR call_count < 20)
+    AND (
+        coalesce(server_p95_ns, p95_ns) >= 1000000 * getvariable('slow_sql_ms')
+        -- One slow execution among thousands is not what makes a system slow.
+        AND (p90_ns >= 1000000 * getvariable('slow_sql_ms') OR call_count < 20)
+        -- One that takes most of the server's time and many times as long as the others is slow below that, too.
+        OR p50_ns >= 1000000 * getvariable('heavy_sql_ms') AND total_ns >= 0.5 * all_ns
+        AND p50_ns * (all_count - call_count) >= 10 * (all_ns - total_ns) AND all_count >= 2 * call_count
+    )

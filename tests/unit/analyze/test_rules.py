@@ -10,7 +10,7 @@ import pytest
 
 from kubetape.analyze.analysis import Analysis
 from kubetape.analyze.findings import find, parse_rule
-from tests.shop import MS, NODE, BundleMaker, Pod, http
+from tests.shop import MS, NODE, BundleMaker, Pod, http, mysql
 
 CLIENT, MIDDLE, BACK = ("10.0.0.1", 40000), ("10.0.0.2", 8080), ("10.0.0.3", 80)
 
@@ -309,3 +309,20 @@ def test_a_busy_client_is_no_surge_by_itself(tmp_path: Path, other: str, grows: 
         maker.ask(ends, 10 + turn * 900, 1, *http())
     (found,) = findings(maker, tmp_path, "traffic-surge")
     assert (found["severity"], found["scope"]) == (severity, "shop/client-1")
+
+
+# ---- slow-sql-statement -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("heavy_ms", "others_ms", "is_found"), [(60, 1, True), (60, 12, False), (10, 0.5, False)])
+def test_below_the_threshold_a_statement_unlike_the_others_is_slow(
+    heavy_ms: float, others_ms: float, is_found: bool, tmp_path: Path
+) -> None:
+    maker = three()
+    ends = both_ends(maker, CLIENT, BACK)
+    for turn in range(30):
+        maker.ask(ends, 10 + turn * 300, heavy_ms, *mysql(f"update stock set quantity = (select 1) where id = {turn}"))
+        for number in range(3):
+            maker.ask(ends, 110 + turn * 300 + number * 40, others_ms, *mysql(f"update visit set n = {number}"))
+    found = findings(maker, tmp_path, "slow-sql-statement")
+    assert [f["severity"] for f in found] == ["warning"] * is_found
