@@ -1,5 +1,5 @@
 -- One row: one connection with the pods, workloads and names of both its ends.
--- Inputs: connection, connection_peer, conntrack, outside_name, cgroup, process, k8s_pod, k8s_container, k8s_service,
+-- Inputs: connection, connection_peer, conntrack, outside_name, cgroup, process, k8s_object, k8s_pod, k8s_container, k8s_service,
 --   k8s_endpoint, k8s_node, manifest_node
 -- Columns:
 --   connection_id BIGINT: the connection.
@@ -27,9 +27,15 @@ WITH _pod AS (
     SELECT DISTINCT ON (uid) uid, namespace, name, node, version, coalesce(owner_name, name) AS workload
     FROM k8s_pod ORDER BY uid, valid_from_ns DESC NULLS LAST
 ),
+_static AS (
+    -- The kubelet knows a static pod by the hash of its manifest, the API by the uid of its mirror.
+    SELECT json_extract_string(object, '$.metadata.annotations."kubernetes.io/config.hash"') AS hash, any_value(uid) AS uid
+    FROM k8s_object WHERE kind = 'Pod' AND contains(object, 'kubernetes.io/config.hash') GROUP BY hash
+),
 _cgroup AS (
-    SELECT node, cgroup_id, any_value(container_id) AS container_id, any_value(pod_uid) AS pod_uid
-    FROM cgroup GROUP BY node, cgroup_id
+    SELECT g.node, g.cgroup_id, any_value(g.container_id) AS container_id,
+        any_value(coalesce(s.uid, g.pod_uid)) AS pod_uid
+    FROM cgroup AS g LEFT JOIN _static AS s ON s.hash = g.pod_uid GROUP BY g.node, g.cgroup_id
 ),
 _container AS (
     SELECT container_id, any_value(pod_uid) AS pod_uid, any_value(name) AS name

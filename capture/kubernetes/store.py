@@ -176,6 +176,10 @@ class Store:
     def _workload_of(self, pod: Row) -> tuple[str | None, str | None]:
         """The workload a person knows: up the chain of owners, until a kind that people name or the top."""
         kind, name = pod["controller_kind"], pod["controller_name"]
+        if kind == "Node":
+            # A static pod belongs to no workload but is one, of the same name on every node: the kubelet calls it
+            # by its manifest's name, a dash and the node (pkg/kubelet/config/common.go).
+            return kind, pod["name"].removesuffix(f"-{name}")
         for _ in range(_OWNER_DEPTH_MAX):
             if kind is None or name is None or kind in _KNOWN_WORKLOADS:
                 break

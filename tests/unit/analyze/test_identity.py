@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -196,3 +197,17 @@ def test_both_ends_containers_are_those_of_their_own_sockets(tmp_path: Path) -> 
     for number, ends in ((1, ("app", "nginx")), (2, ("nginx", "app"))):
         row = identity(tmp_path, number, **tables)
         assert (row["local_container"], row["remote_container"]) == ends
+
+
+def test_a_static_pods_manifest_hash_names_its_mirror(tmp_path: Path) -> None:
+    """On the host network no address would tell, and its container may be newer than its status."""
+    mirror = {"metadata": {"annotations": {"kubernetes.io/config.hash": "c" * 32}}}
+    seen = {"kind": "Pod", "api_version": "v1", "namespace": "kube-system", "name": "etcd-1", "uid": "uid-etcd"}
+    row = identity(
+        tmp_path,
+        connection=[connection(1, "192.168.0.5:4000", "10.0.1.1:80", cgroup_id=11)],
+        cgroup=[{"node": NODE, "cgroup_id": 11, "path": "/x", "hierarchy": "v2", "pod_uid": "c" * 32}],
+        k8s_object=[seen | {"taken": "start", "observed_ns": S, "deleted": False, "object": json.dumps(mirror)}],
+        k8s_pod=[pod("etcd", "192.168.0.5", "kube-system", host_network=True), WEB],
+    )
+    assert (row["local_pod"], row["local_name"], row["local_basis"]) == ("etcd-1", "kube-system/etcd", "cgroup")

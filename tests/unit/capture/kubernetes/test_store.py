@@ -101,7 +101,7 @@ def test_row_counts_are_those_of_the_json(shared_k8s: Path) -> None:
         ("settle-29923675-29xzn", ("CronJob", "settle"), ("Job", "settle-29923675"), "3.11-slim"),
         ("postgres-0", ("StatefulSet", "postgres"), ("StatefulSet", "postgres"), "postgres-577bcd676c"),
         ("node-agent-gjscw", ("DaemonSet", "node-agent"), ("DaemonSet", "node-agent"), "779d665885"),
-        ("node-local-proxy-node-a", ("Node", "node-a"), ("Node", "node-a"), "1.36"),
+        ("node-local-proxy-node-a", ("Node", "node-local-proxy"), ("Node", "node-a"), "1.36"),
         ("init-stuck", (None, None), (None, None), "1.36"),
     ],
 )
