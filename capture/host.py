@@ -86,17 +86,21 @@ class CgroupIds:
                 return self.id_of(path), path
         return None, ""
 
-    def rows(self) -> list[Row]:
-        """`cgroup` rows, without node, of the whole tree as it stands."""
+    def rows(self, made: dict[str, int] | None = None) -> list[Row]:
+        """`cgroup` rows, without node, of the whole tree as it stands, and before them those of `made` (path ->
+        id), which may be gone."""
         found: list[Row] = []
         if not self.mount:
             return found
+        ids = dict(made or {})
         for folder, _, _ in os.walk(self.mount):
             path = folder[len(self.mount) :] or "/"
             try:
                 inode = os.stat(folder).st_ino
             except OSError:
                 continue
+            ids[path] = inode
+        for path, inode in ids.items():
             identity = parse_cgroup_path(path)
             found.append(
                 {

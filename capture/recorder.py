@@ -21,6 +21,7 @@ from kubetape.bundle.manifest import Manifest, ProbeStatus
 from kubetape.bundle.writer import BundleWriter
 from kubetape.capture import host, load, sockets, tls
 from kubetape.capture.btf import Btf
+from kubetape.capture.cgroup_watch import CgroupWatch
 from kubetape.capture.columns import address_text
 from kubetape.capture.control import Control
 from kubetape.capture.convert import convert
@@ -119,6 +120,7 @@ class Recorder:
         self._child: subprocess.Popen[bytes] | None = None
         self._command_status: int | None = None
         self._samplers: Samplers | None = None
+        self._cgroups_made: dict[str, int] = {}
         self._end: dict[str, Any] = {}
         self._session: Session | None = None
         self._tls: tls.Targets | None = None
@@ -208,6 +210,7 @@ class Recorder:
         base_cpu = time.process_time_ns()
         ring = Ring(loaded.module.map_fd("events"), loaded.settings.ring_bytes)
         cgroups = host.CgroupIds()
+        cgroup_watch = CgroupWatch(cgroups.mount).start()
         full = ""
         control = Control(loaded, self.options.max_cpu) if loaded.settings.control else None
         spool.on_segment = lambda: self._begin_segment(spool, cgroups, control)
@@ -243,6 +246,8 @@ class Recorder:
             self._notes.append(f"{what}: the recording stopped there; {left} bytes of events in memory are lost")
         if self._samplers is not None:
             self._samplers.stop()
+        self._cgroups_made = cgroup_watch.stop()
+        self._notes += [cgroup_watch.note] if cgroup_watch.note else []
         snapshot_facts: dict[str, Any] = {}
         if self._session is not None:
             last = self._session.end()
@@ -509,7 +514,7 @@ class Recorder:
             spool.json("note", notes=problems)
         processes = host.process_rows(cgroups, when == "start", arguments=self.options.arguments)
         spool.json("processes", when=when, processes=processes)
-        spool.json("cgroups", when=when, cgroups=cgroups.rows())
+        spool.json("cgroups", when=when, cgroups=cgroups.rows(self._cgroups_made))
 
     def _end_values(
         self, loaded: load.Loaded, start_ns: int, end_ns: int, base_cpu: int, spool_bytes: int
