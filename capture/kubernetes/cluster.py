@@ -69,11 +69,12 @@ class ClusterOptions:
 
 @dataclass
 class _Recorder:
-    """One node's pod. problem: why the node is not in the bundle."""
+    """One node's pod. waiting: what its pod said last that it waits for; problem: why the node is not in the bundle."""
 
     node: str
     pod: str
     state: str = "created"
+    waiting: str = ""
     bytes: int = 0
     sha256: str = ""
     problem: str = ""
@@ -130,12 +131,10 @@ class ClusterRecording:
     # ---- steps --------------------------------------------------------------------------------------
 
     def _choose_nodes(self) -> list[str]:
-        found: dict[str, bool] = {}
+        found: dict[str, str] = {}
 
         def add(node: Json) -> None:
-            conditions = (node.get("status") or {}).get("conditions") or []
-            ready = any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
-            found[node["metadata"]["name"]] = ready
+            found[node["metadata"]["name"]] = why_not(node)
 
         query = {"labelSelector": self.options.selector} if self.options.selector else {}
         try:
@@ -148,9 +147,9 @@ class ClusterRecording:
         if unknown:
             raise CaptureError(f"no node {', '.join(unknown)}; there are {', '.join(sorted(found)) or 'none'}")
         chosen = [name for name in found if not self.options.nodes or name in self.options.nodes]
-        for name in [n for n in chosen if not found[n]]:
-            self.notes.append(f"node {name} was not recorded: it is not ready")
-        ready = sorted(name for name in chosen if found[name])
+        for name in [n for n in chosen if found[n]]:
+            self.notes.append(f"node {name} was not recorded: {found[name]}")
+        ready = sorted(name for name in chosen if not found[name])
         if not ready:
             raise CaptureError("no ready node to record" + (f" with labels {self.options.selector}" if query else ""))
         return ready
@@ -191,6 +190,8 @@ class ClusterRecording:
             # 409: an answer that got lost had created it.
             if error.status != 409:
                 recorder.problem = f"its pod could not be created: {error}"
+                if "PodSecurity" in str(error):
+                    recorder.problem += f"; {_let_in(self.options.pod.namespace)}"
 
     def _change(self, method: str, path: str, body: Json | None = None, **query: Any) -> Json:
         """A change that may be repeated: creating by name (then 409) or deleting (then 404)."""
@@ -219,6 +220,8 @@ class ClusterRecording:
             if time.monotonic() > end:
                 for recorder in waiting:
                     recorder.problem = f"it was still {recorder.state} after {timeout_s:.0f} s"
+                    if recorder.state == "created" and recorder.waiting:
+                        recorder.problem += f" ({recorder.waiting})"
                 self._require_some()
                 return
             time.sleep(POLL_S)
@@ -258,6 +261,8 @@ class ClusterRecording:
             recorder.problem = f"its pod ended: {status.get('reason') or status.get('message') or status['phase']}"
         for container in status.get("containerStatuses") or []:
             waiting = (container.get("state") or {}).get("waiting") or {}
+            if waiting.get("reason"):
+                recorder.waiting = ": ".join(str(waiting[k]) for k in ("reason", "message") if waiting.get(k))
             if waiting.get("reason") in _HOPELESS:
                 recorder.problem = f"{waiting['reason']}: {waiting.get('message') or self.options.pod.image}"
 
@@ -340,6 +345,30 @@ class ClusterRecording:
             )
             self.notes.append(text)
             self._say(text)
+
+
+# Nodes that are somebody's service instead of a kernel that can be asked, by the label that says so.
+_VIRTUAL_NODES = {"type": "virtual-kubelet", "eks.amazonaws.com/compute-type": "fargate"}
+
+
+def why_not(node: Json) -> str:
+    """Why nothing can be recorded on a node, as far as its object tells; "" where it can."""
+    status, labels = node.get("status") or {}, node["metadata"].get("labels") or {}
+    system = (status.get("nodeInfo") or {}).get("operatingSystem") or labels.get("kubernetes.io/os") or "linux"
+    if system != "linux":
+        return f"its operating system is {system}"
+    if any(labels.get(name) == value for name, value in _VIRTUAL_NODES.items()):
+        return "it is a virtual node without a kernel of its own"
+    conditions = status.get("conditions") or []
+    ready: Json = next((c for c in conditions if c.get("type") == "Ready"), {})
+    if ready.get("status") == "True":
+        return ""
+    return "it is not ready" + (f" ({ready['message']})" if ready.get("message") else "")
+
+
+def _let_in(namespace: str) -> str:
+    """What to do where Pod Security keeps the recorders out of a namespace that was there before."""
+    return f"run `kubectl label namespace {namespace} pod-security.kubernetes.io/enforce=privileged`, or choose another"
 
 
 _ORDER = ("created", "starting", "recording", "stopping", "done")

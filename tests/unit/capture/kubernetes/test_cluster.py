@@ -15,7 +15,7 @@ from kubernetes import client
 
 from kubetape.capture.kubernetes import agent, cluster, manifests
 from kubetape.capture.kubernetes import api as kubernetes_api
-from kubetape.capture.kubernetes.api import Api
+from kubetape.capture.kubernetes.api import Api, ApiError
 from kubetape.capture.kubernetes.cluster import ClusterOptions, ClusterRecording, clean
 from kubetape.errors import CaptureError
 from tests.unit.capture.kubernetes.cluster_standin import Cluster, running
@@ -318,3 +318,50 @@ def test_agent_says_why_the_recorder_failed(tmp_path: Path) -> None:
 def test_last_state_of_a_log() -> None:
     assert agent.last_state("") == {}
     assert agent.last_state('noise\n{"kubetape": "starting"}\n{"kubetape": "rec') == {"kubetape": "starting"}
+
+
+READY = {"type": "Ready", "status": "True"}
+NODES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    ({}, {"conditions": [READY]}, ""),
+    ({"kubernetes.io/arch": "arm64"}, {"conditions": [READY], "nodeInfo": {"operatingSystem": "linux"}}, ""),
+    ({}, {"conditions": [READY], "nodeInfo": {"operatingSystem": "windows"}}, "its operating system is windows"),
+    ({"kubernetes.io/os": "windows"}, {"conditions": [READY]}, "its operating system is windows"),
+    ({"type": "virtual-kubelet"}, {"conditions": [READY]}, "it is a virtual node without a kernel of its own"),
+    ({"eks.amazonaws.com/compute-type": "fargate"}, {"conditions": [READY]}, "it is a virtual node"),
+    ({"eks.amazonaws.com/compute-type": "ec2"}, {"conditions": [READY]}, ""),
+    ({}, {"conditions": [{"type": "Ready", "status": "Unknown", "message": "Kubelet stopped posting node status."}]},
+        "it is not ready (Kubelet stopped posting node status.)"),
+    ({}, {}, "it is not ready"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("labels", "status", "reason"), NODES)
+def test_why_a_node_is_left_out(labels: dict[str, Any], status: dict[str, Any], reason: str) -> None:
+    said = cluster.why_not({"metadata": {"name": "n", "labels": labels}, "status": status})
+    assert said.startswith(reason)
+    assert bool(said) == bool(reason)
+
+
+def test_a_pod_that_never_starts_says_what_it_waits_for(
+    standin: Cluster, url: str, tmp_path: Path, merged: Merged
+) -> None:
+    standin.waiting["node-b"] = "ContainerCreating"
+    (note,) = _recording(url, tmp_path, start_timeout_s=0.6).run()
+    assert "node node-b was not recorded: it was still created after 1 s (ContainerCreating" in note
+    assert len(merged[0][0]) == 2
+
+
+def test_pod_security_that_keeps_recorders_out_says_what_to_do(
+    standin: Cluster, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = Api.send
+
+    def refuse(self: Api, method: str, path: str, body: Any = None, **query: Any) -> Any:
+        if method == "POST" and path.endswith("/pods"):
+            raise ApiError(403, 'pods "x" is forbidden: violates PodSecurity "baseline:latest": host namespaces')
+        return send(self, method, path, body, **query)
+
+    monkeypatch.setattr(Api, "send", refuse)
+    with pytest.raises(CaptureError, match=r"kubectl label namespace kubetape pod-security.kubernetes.io/enforce="):
+        _recording(url, tmp_path).run()
+    assert _left(standin) == ([], [])
