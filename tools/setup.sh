@@ -73,3 +73,5 @@ if ! done_before pyproject.toml; then
   "${pip[@]}" install --no-deps --no-build-isolation --editable .
   stamp pyproject.toml
 fi
+# Where Python is told to write no bytecode, as in many containers, each start would compile all of it again.
+.venv/bin/python -m compileall -q kubetape capture analyze reports
