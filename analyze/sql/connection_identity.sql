@@ -1,6 +1,6 @@
 -- One row: one connection with the pods, workloads and names of both its ends.
--- Inputs: connection, connection_peer, conntrack, outside_name, cgroup, process, k8s_object, k8s_pod, k8s_container, k8s_service,
---   k8s_endpoint, k8s_node, manifest_node
+-- Inputs: connection, connection_peer, conntrack, outside_name, cgroup, process, k8s_object, k8s_pod, k8s_container,
+--   k8s_service, k8s_endpoint, k8s_node, manifest_node
 -- Columns:
 --   connection_id BIGINT: the connection.
 --   local_pod VARCHAR: pod of this end. NULL when it is no pod.
@@ -21,7 +21,8 @@
 --   remote_node VARCHAR: as for the local end.
 --   remote_service VARCHAR: service the other end is, or answers for. NULL when none.
 --   remote_basis VARCHAR: how it is known: socket (its own end was recorded), position (the same, through NAT), conntrack
---     (the node's translation), address, service, node, sni, dns, none.
+--     (the node's translation), address, service, node, sni, dns, known (a cloud's own fixed
+--     address, of the cloud this node is in), none.
 --   remote_name VARCHAR: what reports call the other end.
 WITH _pod AS (
     SELECT DISTINCT ON (uid) uid, namespace, name, node, version, coalesce(owner_name, name) AS workload
@@ -69,6 +70,24 @@ _host AS (
     SELECT ip, min(node) AS node
     FROM (SELECT unnest(string_split(ips, ' ')) AS ip, name AS node FROM k8s_node)
     GROUP BY ip
+),
+_fixed (provider, ip, name) AS (
+    -- Addresses that a cloud serves its machines at; without a provider where they mean the same in every one.
+    -- AWS: EC2 User Guide, "Link-local addresses", EKS Pod Identity; Azure: "What is IP address 168.63.129.16".
+    VALUES (NULL, '169.254.169.254', 'instance metadata'), ('aws', 'fd00:ec2::254', 'instance metadata'),
+        ('gce', 'fd20:ce::254', 'instance metadata'), ('azure', '168.63.129.16', 'Azure platform'),
+        ('aws', '169.254.169.253', 'VPC resolver'), ('aws', 'fd00:ec2::253', 'VPC resolver'),
+        ('aws', '169.254.169.123', 'Amazon time'), ('aws', 'fd00:ec2::123', 'Amazon time'),
+        ('aws', '169.254.170.2', 'ECS credentials'), ('aws', '169.254.170.23', 'EKS pod identity'),
+        ('aws', 'fd00:ec2::23', 'EKS pod identity')
+),
+_known AS (
+    SELECT c.connection_id, any_value(f.name) AS name
+    FROM connection AS c
+    JOIN _fixed AS f ON f.ip = c.remote_ip
+    LEFT JOIN k8s_node AS n ON n.name = c.node
+    WHERE c.side <> 'server' AND (f.provider IS NULL OR f.provider = n.provider)
+    GROUP BY c.connection_id
 ),
 _when AS (
     SELECT c.connection_id, coalesce(c.start_ns, c.end_ns) + m.clock_offset_ns AS at_ns
@@ -143,9 +162,9 @@ SELECT
     CASE WHEN m.basis = 'position' THEN 'position' WHEN r.connection_id IS NOT NULL THEN 'socket'
         WHEN rt.uid IS NOT NULL THEN 'conntrack' WHEN rp.uid IS NOT NULL THEN 'address'
         WHEN rv.service IS NOT NULL THEN 'service' WHEN rh.node IS NOT NULL THEN 'node'
-        ELSE coalesce(o.basis, 'none') END AS remote_basis,
+        ELSE coalesce(o.basis, CASE WHEN x.name IS NOT NULL THEN 'known' END, 'none') END AS remote_basis,
     coalesce(r.name, rt.namespace || '/' || rt.workload, rp.namespace || '/' || rp.workload,
-        rv.namespace || '/' || rv.service, rh.node, o.name, c.remote_ip) AS remote_name
+        rv.namespace || '/' || rv.service, rh.node, o.name, x.name, c.remote_ip) AS remote_name
 FROM connection AS c
 JOIN _local AS l USING (connection_id)
 LEFT JOIN connection_peer AS m USING (connection_id)
@@ -158,3 +177,4 @@ LEFT JOIN _virtual AS rv ON rv.ip = c.remote_ip AND rv.port IS NOT DISTINCT FROM
 LEFT JOIN _backend AS rb ON rb.ip = c.remote_ip AND rb.port = c.remote_port
 LEFT JOIN _host AS rh ON rh.ip = c.remote_ip
 LEFT JOIN outside_name AS o ON o.ip = c.remote_ip AND c.side <> 'server'
+LEFT JOIN _known AS x ON x.connection_id = c.connection_id

@@ -54,6 +54,14 @@ def service(name: str, ip: str, port: int, **more: Any) -> dict[str, Any]:
     return row | {"headless": False, "protocol": "TCP", "port": port} | more
 
 
+def machine(**more: Any) -> dict[str, Any]:
+    node: dict[str, Any] = {"name": NODE, "uid": "n", "ips": "192.168.0.5", "ready": True, "unschedulable": False}
+    node |= dict.fromkeys(("memory_pressure", "disk_pressure", "pid_pressure", "network_unavailable"), False)
+    node |= dict.fromkeys(("cpu_cores", "memory_bytes", "cpu_allocatable_cores", "memory_allocatable_bytes"), 1)
+    node |= {"conditions": "[]", "pod_capacity": 110}
+    return node | more
+
+
 def identity(path: Path, number: int = 1, **tables: list[dict[str, Any]]) -> dict[str, Any]:
     node = Node(NODE, clock=[ClockAnchor(0, OFFSET)], start_ns=0, end_ns=10 * S)
     with BundleWriter(path / "x.ktape", Manifest(nodes=[node])) as writer:
@@ -117,15 +125,11 @@ def test_connection_tracking_shows_the_backend(tmp_path: Path) -> None:
 
 
 def test_a_node_port_is_its_service(tmp_path: Path) -> None:
-    node: dict[str, Any] = {"name": NODE, "uid": "n", "ips": "192.168.0.5", "ready": True, "unschedulable": False}
-    node |= dict.fromkeys(("memory_pressure", "disk_pressure", "pid_pressure", "network_unavailable"), False)
-    node |= dict.fromkeys(("cpu_cores", "memory_bytes", "cpu_allocatable_cores", "memory_allocatable_bytes"), 1)
-    node |= {"conditions": "[]", "pod_capacity": 110}
     row = identity(
         tmp_path,
         connection=[connection(1, "10.0.0.1:4000", "192.168.0.5:30080")],
         k8s_pod=[CLIENT],
-        k8s_node=[node],
+        k8s_node=[machine()],
         k8s_service=[service("web", "10.43.0.9", 80, node_port=30080)],
     )
     assert (row["remote_name"], row["remote_basis"]) == ("shop/web", "service")
@@ -211,3 +215,26 @@ def test_a_static_pods_manifest_hash_names_its_mirror(tmp_path: Path) -> None:
         k8s_pod=[pod("etcd", "192.168.0.5", "kube-system", host_network=True), WEB],
     )
     assert (row["local_pod"], row["local_name"], row["local_basis"]) == ("etcd-1", "kube-system/etcd", "cgroup")
+
+
+@pytest.mark.parametrize(
+    ("address", "provider", "name"),
+    [
+        ("169.254.169.254", "gce", "instance metadata"),
+        ("169.254.169.254", None, "instance metadata"),
+        ("169.254.170.23", "aws", "EKS pod identity"),
+        ("fd00:ec2::253", "aws", "VPC resolver"),
+        ("168.63.129.16", "azure", "Azure platform"),
+        # Elsewhere they are anybody's.
+        ("169.254.170.23", "gce", None),
+        ("168.63.129.16", None, None),
+    ],
+)
+def test_the_nodes_clouds_own_addresses(tmp_path: Path, address: str, provider: str | None, name: str | None) -> None:
+    row = identity(
+        tmp_path,
+        connection=[connection(1, "10.0.0.1:4000", f"{address}:80")],
+        k8s_pod=[CLIENT],
+        k8s_node=[machine(provider=provider)],
+    )
+    assert (row["remote_name"], row["remote_basis"]) == ((name, "known") if name else (address, "none"))
