@@ -22,14 +22,15 @@ def detect(sample: Sample) -> float:
     if client is None or server is None or not client + server:
         return 0.0
     asked, answered = {p.kind for p in client}, {p.kind for p in server}
-    if asked == {t.DISCONNECT} and not sample.server and not sample.from_start and sample.server_port in PORTS:
-        return 0.5  # the end of a connection is two bytes: here the port must help
     if asked & _SERVERS or answered & _CLIENTS:
         return 0.0
+    at_home = sample.server_port in PORTS and not sample.from_start
     if any(t.ANSWERS.get(a) in asked for a in answered) or any(t.ANSWERS.get(a) in answered for a in asked):
         # PINGREQ and PINGRESP alone are four bytes: any program could have sent them.
         telling = sum(p.end - p.start for p in client + server)
         return 0.9 if telling >= 4 else 0.6
+    if at_home and t.DISCONNECT in asked:
+        return 0.55  # the end of a connection is a few bytes: here the port must help
     strong = [p for p in client + server if p.kind in (t.PUBLISH, t.SUBSCRIBE) and _names(p)]
     count = len(client) + len(server)
     return 0.7 if len(strong) >= 2 and count >= 2 else 0.55 if strong else 0.0

@@ -120,7 +120,10 @@ def detect(sample: Sample) -> float:
     server_frames, server_texts = _evidence(server)
     if client_texts and server_texts:
         return 0.7
-    if client_frames >= DETECTED_FRAMES and server_frames >= DETECTED_FRAMES:
+    few = min(client_frames, server_frames)
+    if few >= DETECTED_FRAMES or (few >= 2 and client_frames + server_frames >= 2 * DETECTED_FRAMES):
+        return 0.6
+    if few and max(client_texts, server_texts) >= 2:
         return 0.6
     if client_frames and server_frames and all(_closes(run) for run in (sample.client, sample.server)):
         return 0.6
