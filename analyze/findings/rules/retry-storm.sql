@@ -10,6 +10,8 @@ WITH _asked AS (
         start_ns - lag(coalesce(end_ns, start_ns)) OVER w AS gap_ns
     FROM request LEFT JOIN (SELECT DISTINCT ON (request_id) request_id, parent_request_id FROM child_call) USING (request_id)
     WHERE side IN ('client', 'wire') AND outcome <> 'no_request' AND protocol NOT IN ('dns', 'mdns', 'llmnr', 'tls', 'websocket')
+        -- Who is refused at the door comes again: that makes no load inside.
+        AND operation IS DISTINCT FROM 'LOGIN'
     -- The same thing asked by the same thread, and on behalf of the same request where that is known.
     WINDOW w AS (PARTITION BY node, pid, tid, parent_request_id, client_ip, server_name, protocol, operation, coalesce(statement, resource)
         ORDER BY start_ns, request_id)

@@ -10,7 +10,8 @@ WITH _own AS (
     FROM logical_request AS l
     CROSS JOIN (VALUES ('whole'), ('own')) AS p(part)
     LEFT JOIN request_time_split AS t USING (request_id)
-    WHERE l.server_pod IS NOT NULL AND coalesce(l.server_latency_ns, l.latency_ns) IS NOT NULL
+    -- Failures take their own time, shorter or longer: pods are compared by what they do well.
+    WHERE NOT coalesce(l.is_error, false) AND l.server_pod IS NOT NULL AND coalesce(l.server_latency_ns, l.latency_ns) IS NOT NULL
         AND (p.part = 'whole' OR (t.own_ns IS NOT NULL AND t.downstream_call_count > 0))
 ),
 _pod AS (
