@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.lab.shop import Shop
 
 HOLD_MS = 150
-LOCK_STEPS = 20
+LOCK_STEPS = 7
 KEYS = 300_000
 HELD_MS = 60
 RETRIES = 12
