@@ -62,16 +62,16 @@ class CgroupTree:
         for folder in folders if wanted else ():
             (folder / "cgroup.subtree_control").write_text(" ".join(f"+{c}" for c in sorted(wanted)))
 
-    def processes(self) -> list[int]:
-        """All processes in the tree."""
-        top = self.mounts[""] / self.root
+    def processes(self, path: str = "") -> list[int]:
+        """All processes in the tree, or below one path of it."""
+        top = self.mounts[""] / self.root / path
         files = [Path(d) / "cgroup.procs" for d, _, _ in os.walk(top)]
         return [int(pid) for file in files if file.exists() for pid in file.read_text().split()]
 
-    def kill(self) -> None:
-        """Kill every process in the tree and wait until they are gone."""
+    def kill(self, path: str = "") -> None:
+        """Kill every process in the tree, or below one path of it, and wait until they are gone."""
         deadline = time.monotonic() + GONE_TIMEOUT_S
-        while pids := self.processes():
+        while pids := self.processes(path):
             if time.monotonic() > deadline:
                 raise LabError(f"processes {pids} of cgroup {self.root} do not die")
             for pid in pids:

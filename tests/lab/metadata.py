@@ -179,8 +179,14 @@ def _os_name() -> str:
     return platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
 
 
-def write(folder: Path, pods: list[Pod], node: str, node_ip: str, pod_cidr: str) -> None:
-    """Write one list for each kind into `folder` (pods.json, services.json, ...)."""
+def empty_service_objects(pod: Pod, node: str, created: str, cluster_ip: str) -> list[Object]:
+    """The Service of an app that has no pod, as it is planned in `pod`, and its EndpointSlice with nothing in it."""
+    service, endpoint_slice = service_objects([pod], node, created, cluster_ip)
+    return [service, endpoint_slice | {"endpoints": []}]
+
+
+def write(folder: Path, pods: list[Pod], node: str, node_ip: str, pod_cidr: str, more: Iterable[Object] = ()) -> None:
+    """Write one list for each kind into `folder` (pods.json, services.json, ...); more: objects beside the pods'."""
     created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     objects = [node_object(node, node_ip, pod_cidr, created)]
     for name in sorted({pod.namespace for pod in pods}):
@@ -193,6 +199,7 @@ def write(folder: Path, pods: list[Pod], node: str, node_ip: str, pod_cidr: str)
         if members[0].port:
             # Names resolve straight to the pods, as those of a headless service do.
             objects += service_objects(members, node, created, "None")
+    objects += more
     folder.mkdir(parents=True, exist_ok=True)
     for kind in sorted({o["kind"] for o in objects}):
         _write_list(folder / f"{kind.lower()}s.json", (o for o in objects if o["kind"] == kind))

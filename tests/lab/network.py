@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from tests.lab.shell import run
 # Labs take the first free /24 of this range, counting from their own number.
 POD_RANGE = ipaddress.ip_network("10.96.0.0/12")
 GATEWAY_HOST = 1
+# A name outside of the cluster, with an address kept for documentation (RFC 5737).
+OUTSIDE = ("198.51.100.7", "api.partner.example")
 # Of the whole machine, and only its first network namespace may write it.
 CONNTRACK_MAX = Path("/proc/sys/net/netfilter/nf_conntrack_max")
 
@@ -65,7 +68,9 @@ class Bridge:
             return
         # A namespace outlives its processes while the kernel still retries on their sockets: do not wait for it.
         for line in run("ip", "-o", "link", "show", "master", self.name).splitlines():
-            run("ip", "link", "del", line.split(": ")[1].partition("@")[0])
+            # It may go by itself meanwhile, with its other end's namespace.
+            with contextlib.suppress(LabError):
+                run("ip", "link", "del", line.split(": ")[1].partition("@")[0])
         run("ip", "link", "del", self.name)
 
     def exists(self) -> bool:

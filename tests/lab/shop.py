@@ -12,6 +12,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -29,14 +30,12 @@ from tests.lab import database, metadata
 from tests.lab.cgroups import CgroupTree
 from tests.lab.errors import LabError
 from tests.lab.faults import Fault
-from tests.lab.network import CONNTRACK_MAX, Bridge, free_subnet
+from tests.lab.network import CONNTRACK_MAX, OUTSIDE, Bridge, free_subnet
 from tests.lab.pods import Pod
 
 APPS = Path(__file__).resolve().parent / "apps"
 FOLDER_PREFIX = "kt-lab-"
 NAMESPACE = "shop"
-# A name outside of the cluster, with an address kept for documentation (RFC 5737).
-OUTSIDE = ("198.51.100.7", "api.partner.example")
 REPLICAS = 3
 FIRST_POD = 9  # the addresses before it are the node's
 READY_TIMEOUT_S = 20.0
@@ -117,24 +116,24 @@ class Shop:
         self.helpers: dict[str, subprocess.Popen[bytes]] = {}
         self.threads: dict[str, tuple[threading.Thread, threading.Event]] = {}
         self.conntrack_max = ""  # the machine's own limit, while a fault has another
+        self._addresses = itertools.islice(self.bridge.subnet.hosts(), FIRST_POD, None)
+        self._port_numbers = itertools.count()
+        # What faults add: names beside the pods' with their addresses, and Kubernetes objects beside theirs.
+        self.names: dict[str, str] = {}
+        self.objects: list[dict[str, Any]] = []
         self.pods = {pod.name: pod for pod in self._plan()}
 
     # ---- the plan ---------------------------------------------------------------------------------
 
     def _plan(self) -> list[Pod]:
-        addresses = itertools.islice(self.bridge.subnet.hosts(), FIRST_POD, None)
 
         def pod(app: str, kind: str, name: str, port: int | None, image: str, namespace: str = NAMESPACE) -> Pod:
-            return Pod(name, namespace, app, kind, str(next(addresses)), port, image, hashes[app])
+            return Pod(name, namespace, app, kind, str(next(self._addresses)), port, image, hashes[app])
 
-        # Alphabet of Kubernetes' generated names: no vowels, nothing that looks alike.
-        def word(length: int) -> str:
-            return "".join(secrets.choice("bcdfghjklmnpqrstvwxz2456789") for _ in range(length))
-
-        hashes = {app: word(10) for app in ("dns", "redis", "mysql", "product", "gateway", "load")}
+        hashes = {app: _word(10) for app in ("dns", "redis", "mysql", "product", "gateway", "load")}
 
         def deployed(app: str) -> str:
-            return f"{app}-{hashes[app]}-{word(5)}"
+            return f"{app}-{hashes[app]}-{_word(5)}"
 
         return [
             pod("dns", "Deployment", deployed("dns"), 53, "lab/dnsmasq:2.90", "kube-system"),
@@ -183,8 +182,8 @@ class Shop:
         self._write_state()
         self.bridge.up()
         (self.folder / "resolv.conf").write_text(_RESOLV_CONF.format(dns=self.one("dns").ip))
-        for number, pod in enumerate(self.pods.values()):
-            pod.sandbox(self.tree, self.bridge, f"kt{self.lab_id}p{number}", self.folder, self.folder / "resolv.conf")
+        for pod in self.pods.values():
+            self._sandbox(pod)
         shutil.copytree(data, self.folder / "mysql")
         for app in ("dns", "redis", "mysql", "product", "gateway"):
             for pod in self.of(app):
@@ -193,7 +192,7 @@ class Shop:
             if pod.port:
                 pod.wait_for_port()
         self._wait_for_answer()
-        metadata.write(self.k8s, list(self.pods.values()), self.node, self.bridge.node_ip, str(self.bridge.subnet))
+        self._write_metadata()
         if self.rate > 0:
             self.one("load").start(self.tree, self.command(self.one("load")), self.folder)
 
@@ -229,6 +228,55 @@ class Shop:
         )  # fmt: skip
         _write_atomically(self.folder / "state.json", asdict(state))
 
+    def _sandbox(self, pod: Pod) -> None:
+        port = f"kt{self.lab_id}p{next(self._port_numbers)}"
+        pod.sandbox(self.tree, self.bridge, port, self.folder, self.folder / "resolv.conf")
+
+    def _write_metadata(self) -> None:
+        pods = list(self.pods.values())
+        metadata.write(self.k8s, pods, self.node, self.bridge.node_ip, str(self.bridge.subnet), self.objects)
+
+    # ---- more pods, while the shop runs ------------------------------------------------------------
+
+    def plan(self, app: str, port: int | None, replicas: int = 1) -> list[Pod]:
+        """The pods of one more Deployment, not started and not among the shop's."""
+        code = _word(10)
+        return [
+            Pod(f"{app}-{code}-{_word(5)}", NAMESPACE, app, "Deployment", str(next(self._addresses)), port,
+                f"lab/{app}:1.0", code)
+            for _ in range(replicas)
+        ]  # fmt: skip
+
+    def add(self, pods: Sequence[Pod], command: Callable[[Pod], Sequence[str]]) -> None:
+        """Start more pods; they are in the name server and in the metadata when this returns."""
+        for pod in pods:
+            self._sandbox(pod)
+            self.pods[pod.name] = pod
+        self.tell()
+        for pod in pods:
+            pod.start(self.tree, command(pod), self.folder)
+        for pod in pods:
+            if pod.port:
+                pod.wait_for_port()
+
+    def take_away(self, *apps: str) -> None:
+        """End the pods of these apps, and forget them."""
+        for pod in [pod for app in apps for pod in self.of(app)]:
+            self.tree.kill(pod.cgroup)
+            for child in (pod.pause, pod.container):
+                if child is not None:
+                    child.wait()
+            del self.pods[pod.name]
+        self.tell()
+
+    def tell(self) -> None:
+        """Write down anew what pods and names there are."""
+        self._write_hosts()
+        container = self.one("dns").container
+        assert container is not None
+        container.send_signal(signal.SIGHUP)
+        self._write_metadata()
+
     # ---- what each pod runs -----------------------------------------------------------------------
 
     def command(self, pod: Pod) -> Sequence[str]:
@@ -259,14 +307,18 @@ class Shop:
         raise LabError(f"no command for {pod.app}")
 
     def _dns_command(self, pod: Pod) -> Sequence[str]:
-        hosts = self.folder / "hosts"
-        names = [(p.ip, f"{p.app}.{p.namespace}.svc.cluster.local") for p in self.pods.values() if p.port]
-        names.append(OUTSIDE)
-        hosts.write_text("".join(f"{ip} {name}\n" for ip, name in names))
+        hosts = self._write_hosts()
         return ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts",
                 f"--addn-hosts={hosts}", "--local=/cluster.local/example/", "--local-ttl=5",
                 f"--listen-address={pod.ip}", "--bind-interfaces", "--user=root", "--pid-file=",
                 "--cache-size=0"]  # fmt: skip
+
+    def _write_hosts(self) -> Path:
+        hosts = self.folder / "hosts"
+        names = [(p.ip, f"{p.app}.{p.namespace}.svc.cluster.local") for p in self.pods.values() if p.port]
+        names += [OUTSIDE, *((ip, name) for name, ip in self.names.items())]
+        hosts.write_text("".join(f"{ip} {name}\n" for ip, name in names))
+        return hosts
 
     def _wait_for_answer(self) -> None:
         url = f"http://{self.one('gateway').ip}/products/1"
@@ -334,6 +386,11 @@ def remove_by_state(state: State) -> None:
 def is_abandoned(state: State) -> bool:
     """Nobody holds it and nobody meant it to stay."""
     return not state.kept and not Path(f"/proc/{state.owner_pid}").exists()
+
+
+def _word(length: int) -> str:
+    # Alphabet of Kubernetes' generated names: no vowels, nothing that looks alike.
+    return "".join(secrets.choice("bcdfghjklmnpqrstvwxz2456789") for _ in range(length))
 
 
 def _write_atomically(path: Path, value: object) -> None:

@@ -7,13 +7,15 @@ recording of it must say. A new fault is a pair of functions and one entry.
 from __future__ import annotations
 
 from tests.lab.errors import LabError
-from tests.lab.faults import database, network, resources, service
+from tests.lab.faults import chain, database, network, postgresql, reach, resources, service, statements
 from tests.lab.faults.fault import Answer, Fault
 
 __all__ = ["FAULTS", "Answer", "Fault", "named"]
 
 FAULTS: dict[str, Fault] = {
-    fault.name: fault for module in (network, database, service, resources) for fault in module.FAULTS
+    fault.name: fault
+    for module in (network, database, service, resources, postgresql, statements, chain, reach)
+    for fault in module.FAULTS
 }
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 class Answer:
     """What a finding must say to be right: one of `rules`, and every one of `words` in its title, scope or summary.
 
+    `a|b` among the words is either of the two.
     `words` may name pods, which exist only in a running shop; so an Answer is made from one.
     """
 
@@ -23,7 +24,7 @@ class Answer:
     def is_given_by(self, finding: dict[str, Any]) -> bool:
         """Does this row of `finding` say so?"""
         said = " ".join(str(finding[part]) for part in ("scope", "title", "summary"))
-        return finding["rule"] in self.rules and all(word in said for word in self.words)
+        return finding["rule"] in self.rules and all(any(w in said for w in word.split("|")) for word in self.words)
 
 
 @dataclass(frozen=True)
