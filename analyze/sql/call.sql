@@ -1,66 +1,68 @@
--- One row: one request after its two views are joined; a request seen from one side only has a row too.
--- Inputs: request, connection
+-- One row: one request after its views are joined: client's and server's, and those of sidecar proxies between them. A
+-- request seen from one side only has a row too.
+-- Inputs: hop, proxy_hop
 -- Columns:
 --   request_id BIGINT: the client's row where there is one, else the server's or the wire's.
 --   client_request_id BIGINT: the client's row. NULL when not seen from there.
---   server_request_id BIGINT: the server's row. NULL when not seen from there.
+--   server_request_id BIGINT: the server's row; behind sidecars that of the program, not of the proxy. NULL when not seen
+--     from there.
 --   start_ns BIGINT: start of the request, ns since 1970.
 --   client_latency_ns BIGINT: latency as the client saw it (or the wire). NULL when not seen or unanswered.
 --   server_latency_ns BIGINT: latency as the server saw it. NULL when not seen from there.
---   network_ns BIGINT: client latency less server latency: network, queues and both kernels. NULL unless both are known.
---   join_basis VARCHAR: position (same bytes at both ends), order (same five-tuple and order) or none.
-WITH _side AS (
-    SELECT r.*, c.transport,
-        row_number() OVER (
-            PARTITION BY r.side, r.protocol, r.client_ip, r.client_port, r.server_ip, r.server_port, r.operation, r.resource,
-                r.stream_id
-            ORDER BY r.start_ns, r.request_id) AS turn
-    FROM request AS r JOIN connection AS c USING (connection_id)
+--   network_ns BIGINT: client latency less the server's and the sidecars': network, queues and both kernels; with the
+--     sidecars' part where proxy_ns is not known. NULL unless both latencies are known.
+--   join_basis VARCHAR: position (same bytes at both ends), order (same five-tuple and order), proxy (through sidecars) or
+--     none.
+--   proxy_count BIGINT: sidecars it came through, 0 without.
+--   proxy_ns BIGINT: time in the sidecars, ns. NULL without, or when the way between them is encrypted.
+--   callee_request_id BIGINT: the row that names the server: the server's own, else that of the last hop seen.
+--   callee_connection_id BIGINT: the connection whose other end is the server, where a sidecar's way to it could not be read.
+--     NULL otherwise.
+--   caller_connection_id BIGINT: the connection whose other end is the client, where the way to the server's sidecar could
+--     not be read. NULL otherwise.
+WITH RECURSIVE _link AS (
+    SELECT request_id, next_request_id, proxy_count, proxy_ns, basis FROM proxy_hop
+    WHERE request_id IS NOT NULL AND next_request_id IS NOT NULL
 ),
-_by_position AS (
-    -- The same byte has the same sequence number at both ends, whatever NAT did to the addresses.
-    SELECT c.request_id AS client_request_id, s.request_id AS server_request_id
-    FROM _side AS c
-    JOIN _side AS s
-        ON c.side = 'client' AND s.side = 'server' AND c.transport = 'tcp' AND s.transport = 'tcp'
-        AND c.protocol = s.protocol AND c.operation IS NOT DISTINCT FROM s.operation
-        AND c.request_position & 4294967295 = s.request_position & 4294967295
-        AND c.response_position & 4294967295 IS NOT DISTINCT FROM s.response_position & 4294967295
-        AND c.stream_id IS NOT DISTINCT FROM s.stream_id
-        AND (c.client_port = s.client_port OR c.server_port = s.server_port)
-        AND c.statement IS NOT DISTINCT FROM s.statement
-    QUALIFY row_number() OVER (PARTITION BY c.request_id
-            ORDER BY c.client_ip = s.client_ip AND c.client_port = s.client_port DESC, abs(c.start_ns - s.start_ns)) = 1
-        AND row_number() OVER (PARTITION BY s.request_id
-            ORDER BY c.client_ip = s.client_ip AND c.client_port = s.client_port DESC, abs(c.start_ns - s.start_ns)) = 1
-),
-_by_order AS (
-    SELECT c.request_id AS client_request_id, s.request_id AS server_request_id
-    FROM _side AS c
-    JOIN _side AS s
-        ON c.side = 'client' AND s.side = 'server' AND c.protocol = s.protocol
-        AND c.client_ip = s.client_ip AND c.client_port = s.client_port AND c.server_port = s.server_port
-        AND c.operation IS NOT DISTINCT FROM s.operation AND c.resource IS NOT DISTINCT FROM s.resource
-        AND c.stream_id IS NOT DISTINCT FROM s.stream_id AND c.turn = s.turn
-        AND c.transport = 'udp' AND s.transport = 'udp'
-    QUALIFY row_number() OVER (PARTITION BY c.request_id ORDER BY abs(c.start_ns - s.start_ns)) = 1
-        AND row_number() OVER (PARTITION BY s.request_id ORDER BY abs(c.start_ns - s.start_ns)) = 1
-),
-_pair AS (
-    SELECT *, 'position' AS join_basis FROM _by_position
+_chain AS (
+    SELECT request_id, request_id AS last_id, 0::BIGINT AS proxy_count, 0::BIGINT AS proxy_ns, 0 AS depth
+    FROM _link WHERE request_id NOT IN (SELECT next_request_id FROM _link)
     UNION ALL
-    SELECT *, 'order' FROM _by_order
+    SELECT c.request_id, l.next_request_id, c.proxy_count + l.proxy_count, c.proxy_ns + l.proxy_ns, c.depth + 1
+    -- More proxies in a row than anybody has.
+    FROM _chain AS c JOIN _link AS l ON l.request_id = c.last_id WHERE c.depth < 8
+),
+_folded AS (
+    SELECT * FROM _chain QUALIFY row_number() OVER (PARTITION BY request_id ORDER BY depth DESC) = 1
+),
+_alone AS (
+    SELECT request_id, request_id AS last_id, NULL AS proxy_count, NULL AS proxy_ns FROM hop
+    WHERE request_id NOT IN (SELECT request_id FROM _link) AND request_id NOT IN (SELECT next_request_id FROM _link)
+),
+_all AS (
+    SELECT request_id, last_id, proxy_count, proxy_ns FROM _folded
+    UNION ALL
+    SELECT * FROM _alone
+),
+_way AS (
+    SELECT request_id, next_request_id, connection_id, proxy_count FROM proxy_hop
+    WHERE request_id IS NULL OR next_request_id IS NULL
 )
-SELECT c.request_id, c.request_id AS client_request_id, s.request_id AS server_request_id, c.start_ns,
-    c.latency_ns AS client_latency_ns, s.latency_ns AS server_latency_ns,
-    greatest(0, c.latency_ns - s.latency_ns) AS network_ns, p.join_basis
-FROM _pair AS p
-JOIN request AS c ON c.request_id = p.client_request_id
-JOIN request AS s ON s.request_id = p.server_request_id
-UNION ALL
-SELECT r.request_id, CASE WHEN r.side <> 'server' THEN r.request_id END,
-    CASE WHEN r.side = 'server' THEN r.request_id END, r.start_ns,
-    CASE WHEN r.side <> 'server' THEN r.latency_ns END, CASE WHEN r.side = 'server' THEN r.latency_ns END, NULL, 'none'
-FROM request AS r
-WHERE r.request_id NOT IN (SELECT client_request_id FROM _pair)
-    AND r.request_id NOT IN (SELECT server_request_id FROM _pair)
+SELECT a.request_id, f.client_request_id, l.server_request_id, f.start_ns, f.client_latency_ns, l.server_latency_ns,
+    CASE WHEN a.proxy_count IS NULL THEN f.network_ns
+        WHEN f.client_latency_ns < l.server_latency_ns THEN 0
+        ELSE f.client_latency_ns - l.server_latency_ns - least(coalesce(a.proxy_ns, 0), f.client_latency_ns - l.server_latency_ns)
+        END AS network_ns,
+    CASE WHEN a.proxy_count IS NULL THEN f.join_basis ELSE 'proxy' END AS join_basis,
+    coalesce(a.proxy_count, 0) + coalesce(o.proxy_count, 0) + coalesce(i.proxy_count, 0) AS proxy_count,
+    -- Clocks are read one after the other: a few ns may be in both.
+    CASE WHEN f.client_latency_ns < l.server_latency_ns AND a.proxy_ns IS NOT NULL THEN 0
+        WHEN l.server_latency_ns IS NULL THEN a.proxy_ns
+        WHEN a.proxy_ns IS NOT NULL THEN least(a.proxy_ns, f.client_latency_ns - l.server_latency_ns) END AS proxy_ns,
+    CASE WHEN o.request_id IS NULL THEN coalesce(l.server_request_id, l.request_id) ELSE l.request_id END AS callee_request_id,
+    o.connection_id AS callee_connection_id, i.connection_id AS caller_connection_id
+FROM _all AS a
+JOIN hop AS f ON f.request_id = a.request_id
+JOIN hop AS l ON l.request_id = a.last_id
+LEFT JOIN _way AS o ON o.request_id = a.last_id
+LEFT JOIN _way AS i ON i.next_request_id = a.request_id

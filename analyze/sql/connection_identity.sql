@@ -128,6 +128,21 @@ _local AS (
     LEFT JOIN _backend AS b ON b.ip = c.local_ip AND b.port = c.local_port
     QUALIFY row_number() OVER (PARTITION BY c.connection_id ORDER BY q.start_ns DESC NULLS LAST) = 1
 ),
+_redirected AS (
+    -- Its own pod's sidecar took the connection: the address is that of whom it asked for.
+    SELECT m.connection_id
+    FROM connection_peer AS m
+    JOIN connection AS c USING (connection_id)
+    JOIN connection AS p ON p.connection_id = m.peer_id
+    JOIN _local AS l ON l.connection_id = m.connection_id
+    JOIN _local AS r ON r.connection_id = m.peer_id
+    LEFT JOIN _by_address AS a ON a.connection_id = c.connection_id AND a.which = 'remote'
+    LEFT JOIN _pod AS o ON o.uid = a.uid
+    WHERE c.side = 'client' AND c.node = p.node AND c.netns_id = p.netns_id AND l.pod = r.pod AND l.namespace = r.namespace
+        AND l.container IS DISTINCT FROM r.container
+        AND (o.uid IS NULL OR o.name <> l.pod OR o.namespace <> l.namespace)
+        AND NOT (c.remote_ip LIKE '127.%' OR c.remote_ip = '::1')
+),
 _translated AS (
     -- Who answers for a virtual address, as the node's connection tracking has it.
     SELECT c.connection_id, any_value(t.reply_source_ip) AS ip, any_value(t.reply_source_port) AS port
@@ -167,9 +182,10 @@ SELECT
         rv.namespace || '/' || rv.service, rh.node, o.name, x.name, c.remote_ip) AS remote_name
 FROM connection AS c
 JOIN _local AS l USING (connection_id)
-LEFT JOIN connection_peer AS m USING (connection_id)
+LEFT JOIN connection_peer AS m ON m.connection_id = c.connection_id
+    AND m.connection_id NOT IN (SELECT connection_id FROM _redirected)
 LEFT JOIN _local AS r ON r.connection_id = m.peer_id
-LEFT JOIN _behind AS t USING (connection_id)
+LEFT JOIN _behind AS t ON t.connection_id = c.connection_id
 LEFT JOIN _pod AS rt ON rt.uid = t.uid
 LEFT JOIN _by_address AS ra ON ra.connection_id = c.connection_id AND ra.which = 'remote'
 LEFT JOIN _pod AS rp ON rp.uid = ra.uid

@@ -15,22 +15,34 @@ WITH _address AS (
     QUALIFY row_number() OVER (
         PARTITION BY c.connection_id ORDER BY abs(coalesce(c.start_ns, 0) - coalesce(m.start_ns, 0)), m.connection_id) = 1
 ),
-_first AS (
-    -- Where the bytes of each direction begin. Of a connection older than the recording this is where it was joined.
+_span AS (
+    -- Where the bytes of each direction begin and end. Of a connection older than the recording this is where it was
+    -- joined, and of one under way then, or as the recording ended, one end may have seen more than the other.
     SELECT d.connection_id, min(d.position) FILTER (d.direction = 'send') & 4294967295 AS sent,
-        min(d.position) FILTER (d.direction = 'receive') & 4294967295 AS received
+        min(d.position) FILTER (d.direction = 'receive') & 4294967295 AS received,
+        max(d.position + d.size_bytes) FILTER (d.direction = 'send') & 4294967295 AS sent_to,
+        max(d.position + d.size_bytes) FILTER (d.direction = 'receive') & 4294967295 AS received_to
     FROM socket_data AS d JOIN connection AS c USING (connection_id)
     WHERE d.source = 'socket' AND c.transport = 'tcp' AND c.connection_id NOT IN (SELECT connection_id FROM _address)
     GROUP BY d.connection_id
 ),
 _position AS (
     SELECT a.connection_id, b.connection_id AS peer_id
-    FROM _first AS a
-    JOIN _first AS b ON a.sent = b.received AND a.received = b.sent AND a.connection_id <> b.connection_id
+    FROM _span AS a
+    JOIN _span AS b ON a.sent = b.received AND a.received = b.sent AND a.connection_id <> b.connection_id
     -- 64 bits that agree twice are no chance; if they are, nothing is said.
+    QUALIFY count(*) OVER (PARTITION BY a.connection_id) = 1
+),
+_last AS (
+    SELECT a.connection_id, b.connection_id AS peer_id
+    FROM _span AS a
+    JOIN _span AS b ON a.sent_to = b.received_to AND a.received_to = b.sent_to AND a.connection_id <> b.connection_id
+    WHERE a.connection_id NOT IN (SELECT connection_id FROM _position) AND b.connection_id NOT IN (SELECT connection_id FROM _position)
     QUALIFY count(*) OVER (PARTITION BY a.connection_id) = 1
 )
 SELECT connection_id, peer_id, 'address' AS basis FROM _address
 UNION ALL
 SELECT connection_id, peer_id, 'position' FROM _position
+UNION ALL
+SELECT connection_id, peer_id, 'position' FROM _last
 ORDER BY connection_id

@@ -29,6 +29,10 @@
 --   network_p95_ns BIGINT: its 95th percentile, ns. NULL when not seen from both sides.
 --   network_total_ns BIGINT: sum of network_ns, ns. NULL when not seen from both sides.
 --   joined_count BIGINT: requests seen from both sides.
+--   proxied_count BIGINT: requests that came through sidecar proxies.
+--   proxy_p50_ns BIGINT: median of the time in them, ns. NULL when not known.
+--   proxy_p95_ns BIGINT: its 95th percentile, ns. NULL when not known.
+--   proxy_total_ns BIGINT: sum of the time in them, ns. NULL when not known.
 SELECT client_name AS client, server_name AS server, protocol,
     any_value(client_namespace) AS client_namespace, any_value(server_namespace) AS server_namespace,
     string_agg(DISTINCT client_container, ' ' ORDER BY client_container) AS client_container,
@@ -53,7 +57,11 @@ SELECT client_name AS client, server_name AS server, protocol,
     quantile_disc(network_ns, 0.50) AS network_p50_ns,
     quantile_disc(network_ns, 0.95) AS network_p95_ns,
     sum(network_ns)::BIGINT AS network_total_ns,
-    count(network_ns) AS joined_count
+    count(network_ns) AS joined_count,
+    count(*) FILTER (proxy_count > 0) AS proxied_count,
+    quantile_disc(proxy_ns, 0.50) AS proxy_p50_ns,
+    quantile_disc(proxy_ns, 0.95) AS proxy_p95_ns,
+    sum(proxy_ns)::BIGINT AS proxy_total_ns
 FROM logical_request
 WHERE outcome <> 'no_request'
 GROUP BY client_name, server_name, protocol

@@ -1,5 +1,5 @@
 -- One row: one request counted once, whichever sides saw it; what the golden signals are made of.
--- Inputs: call, request
+-- Inputs: call, request, connection_identity
 -- Columns:
 --   request_id BIGINT: the client's row where there is one, else the server's or the wire's.
 --   server_request_id BIGINT: the server's row. NULL when not seen from there.
@@ -16,7 +16,9 @@
 --   latency_ns BIGINT: latency as the caller saw it, else as the server did. NULL when unanswered.
 --   ttfb_ns BIGINT: time to the first byte of the response, as latency_ns. NULL when unanswered.
 --   server_latency_ns BIGINT: latency as the server saw it. NULL when not seen from there.
---   network_ns BIGINT: caller's latency less the server's. NULL unless both are known.
+--   network_ns BIGINT: caller's latency less the server's and the sidecars' (call.network_ns). NULL unless both are known.
+--   proxy_count BIGINT: sidecar proxies it came through.
+--   proxy_ns BIGINT: time in them, ns. NULL without, or when not known.
 --   is_slow BOOLEAN: above the slow threshold of its protocol.
 --   request_bytes BIGINT: bytes of the request. NULL when not seen.
 --   response_bytes BIGINT: bytes of the response. NULL when not seen.
@@ -43,7 +45,7 @@ SELECT
     c.request_id, c.server_request_id, r.start_ns, r.protocol, r.operation, r.resource, r.statement, r.status,
     r.is_error, r.error_kind, r.error_message, r.outcome,
     coalesce(c.client_latency_ns, c.server_latency_ns) AS latency_ns,
-    r.ttfb_ns, c.server_latency_ns, c.network_ns,
+    r.ttfb_ns, c.server_latency_ns, c.network_ns, c.proxy_count, c.proxy_ns,
     -- A subscription, a long poll or a stream lasts as long as it is wanted: only what answers is slow or fast.
     coalesce(coalesce(c.client_latency_ns, c.server_latency_ns) > 1000000 * CASE
         WHEN r.protocol IN ('mysql', 'postgresql', 'tds', 'clickhouse', 'tns', 'cassandra', 'mongodb')
@@ -52,17 +54,25 @@ SELECT
         WHEN r.protocol IN ('redis', 'memcached') THEN getvariable('slow_cache_ms')
         ELSE getvariable('slow_call_ms') END, false) AS is_slow,
     r.request_bytes, r.response_bytes, r.rows_sent, r.rows_affected, r.lost_bytes,
-    r.client_name, r.client_namespace, r.client_workload, r.client_pod, r.client_container, r.client_node,
-    coalesce(s.server_name, r.server_name) AS server_name,
-    coalesce(s.server_namespace, r.server_namespace) AS server_namespace,
-    coalesce(s.server_workload, r.server_workload) AS server_workload,
-    coalesce(s.server_pod, r.server_pod) AS server_pod,
-    coalesce(s.server_container, r.server_container) AS server_container,
-    coalesce(s.server_node, r.server_node) AS server_node,
-    coalesce(s.server_version, r.server_version) AS server_version,
+    coalesce(y.remote_name, r.client_name) AS client_name,
+    CASE WHEN y.connection_id IS NULL THEN r.client_namespace ELSE y.remote_namespace END AS client_namespace,
+    CASE WHEN y.connection_id IS NULL THEN r.client_workload ELSE y.remote_workload END AS client_workload,
+    CASE WHEN y.connection_id IS NULL THEN r.client_pod ELSE y.remote_pod END AS client_pod,
+    -- Which of its pod's containers called its sidecar is not known from here.
+    CASE WHEN y.connection_id IS NULL THEN r.client_container END AS client_container,
+    CASE WHEN y.connection_id IS NULL THEN r.client_node ELSE y.remote_node END AS client_node,
+    coalesce(x.remote_name, s.server_name, r.server_name) AS server_name,
+    coalesce(x.remote_namespace, s.server_namespace, r.server_namespace) AS server_namespace,
+    coalesce(x.remote_workload, s.server_workload, r.server_workload) AS server_workload,
+    coalesce(x.remote_pod, s.server_pod, r.server_pod) AS server_pod,
+    CASE WHEN x.connection_id IS NULL THEN coalesce(s.server_container, r.server_container) END AS server_container,
+    coalesce(x.remote_node, s.server_node, r.server_node) AS server_node,
+    coalesce(x.remote_version, s.server_version, r.server_version) AS server_version,
     coalesce(r.server_service, s.server_service) AS server_service,
     coalesce(s.server_ip, r.server_ip) AS server_ip, coalesce(s.server_port, r.server_port) AS server_port
 FROM call AS c
 JOIN request AS r USING (request_id)
-LEFT JOIN request AS s ON s.request_id = c.server_request_id
+LEFT JOIN request AS s ON s.request_id = c.callee_request_id
+LEFT JOIN connection_identity AS x ON x.connection_id = c.callee_connection_id
+LEFT JOIN connection_identity AS y ON y.connection_id = c.caller_connection_id
 ORDER BY r.start_ns, c.request_id

@@ -5,6 +5,7 @@
 --   server VARCHAR: who served it.
 --   total_ns BIGINT: latency as the caller saw it, else as the server did, ns.
 --   network_ns BIGINT: outside of the server: the way, and both kernels' queues, ns. NULL where one side only was seen.
+--   proxy_ns BIGINT: in sidecar proxies, ns. NULL without, or when not known: then it is part of network_ns.
 --   server_ns BIGINT: in the server, ns. NULL where it was not seen from there.
 --   downstream_ns BIGINT: in which the serving thread waited for calls to others, ns. NULL where the server was not seen.
 --   downstream_network_ns BIGINT: of downstream_ns what was spent on the way, ns. NULL where not known.
@@ -39,7 +40,8 @@ _down AS (
         sum(calls)::BIGINT AS calls, arg_max(callee, waited_ns) AS slowest_callee
     FROM _callee GROUP BY parent_request_id
 )
-SELECT l.request_id, l.server_name AS server, l.latency_ns AS total_ns, l.latency_ns - l.server_latency_ns AS network_ns,
+SELECT l.request_id, l.server_name AS server, l.latency_ns AS total_ns, l.latency_ns - l.server_latency_ns - coalesce(l.proxy_ns, 0) AS network_ns,
+    l.proxy_ns,
     l.server_latency_ns AS server_ns,
     CASE WHEN l.server_latency_ns IS NOT NULL THEN least(l.server_latency_ns, coalesce(d.downstream_ns, 0)) END AS downstream_ns,
     d.network_ns AS downstream_network_ns,
@@ -47,8 +49,9 @@ SELECT l.request_id, l.server_name AS server, l.latency_ns AS total_ns, l.latenc
     l.server_latency_ns - least(l.server_latency_ns, coalesce(d.downstream_ns, 0)) AS own_ns,
     t.on_cpu_ns, t.run_queue_ns, t.lock_ns, t.timer_ns, t.disk_ns,
     -- Waits on sockets are the calls; computing within them (their preparation) is counted as computing.
-    greatest(0, l.server_latency_ns - greatest(coalesce(d.downstream_ns, 0), t.socket_ns) - t.on_cpu_ns - t.run_queue_ns - t.lock_ns
-        - t.timer_ns - t.disk_ns) AS unexplained_ns
+    CASE WHEN t.request_id IS NOT NULL AND l.server_latency_ns IS NOT NULL THEN
+        greatest(0, l.server_latency_ns - greatest(coalesce(d.downstream_ns, 0), t.socket_ns) - t.on_cpu_ns - t.run_queue_ns - t.lock_ns
+        - t.timer_ns - t.disk_ns) END AS unexplained_ns
 FROM logical_request AS l
 LEFT JOIN _down AS d ON d.parent_request_id = l.server_request_id
 LEFT JOIN request_thread_time AS t ON t.request_id = l.server_request_id

@@ -96,6 +96,7 @@ class RealPod:
             },
             "status": {
                 "phase": "Running",
+                "conditions": [{"type": "Ready", "status": "True"}],
                 "startTime": CREATED,
                 "hostIP": node_ip,
                 "podIP": self.ip,

@@ -1,12 +1,12 @@
 -- The clocks of two nodes differ: times of one cannot be set beside those of the other.
--- Inputs: call, request, manifest_node
+-- Inputs: hop, request, manifest_node
 -- Kind: root
 -- Effect: clock
 WITH _both AS (
     -- A request lies within the client's time: half of what sticks out at each end is the difference.
     SELECT c.node AS client_node, s.node AS server_node, ((s.start_ns - c.start_ns) - (c.end_ns - s.end_ns)) / 2 AS offset_ns,
         ((c.end_ns - c.start_ns) - (s.end_ns - s.start_ns)) / 2 AS error_ns, c.start_ns
-    FROM call AS k JOIN request AS c ON c.request_id = k.client_request_id JOIN request AS s ON s.request_id = k.server_request_id
+    FROM hop AS k JOIN request AS c ON c.request_id = k.client_request_id JOIN request AS s ON s.request_id = k.server_request_id
     WHERE c.node <> s.node AND c.end_ns IS NOT NULL AND s.end_ns IS NOT NULL AND k.join_basis = 'position'
 ),
 _pair AS (
@@ -32,7 +32,7 @@ SELECT
         || CASE WHEN offset_ns > 0 THEN ' ahead' ELSE ' behind' END AS title,
     basis || ', to within ' || as_ms(greatest(error_ns, 0)) || '. Logs of the two cannot be set '
         || 'beside each other; durations on one node are right.' AS summary,
-    'select c.node, s.node, s.start_ns - c.start_ns from call k join request c on c.request_id = k.client_request_id '
+    'select c.node, s.node, s.start_ns - c.start_ns from hop k join request c on c.request_id = k.client_request_id '
         || 'join request s on s.request_id = k.server_request_id where c.node <> s.node' AS evidence,
     0.95 AS confidence, 0::BIGINT AS impact_ns, first_ns, last_ns, [b, a] AS entities, []::VARCHAR[] AS explains
 FROM _difference

@@ -1,5 +1,5 @@
 -- Established connections are cut off by a reset.
--- Inputs: tcp_event, connection_health, connection, logical_request
+-- Inputs: tcp_event, connection_health, connection, request
 -- Kind: cause
 -- Effect: timeout
 WITH _reset AS (
@@ -17,8 +17,11 @@ _edge AS (
     FROM connection_health WHERE transport = 'tcp' AND is_client GROUP BY ALL
 ),
 _lost AS (
-    SELECT client_name, server_name, count(*) AS unanswered, coalesce(sum(latency_ns), 0)::BIGINT AS total_ns
-    FROM logical_request WHERE outcome IN ('no_response', 'truncated') GROUP BY ALL
+    -- What was under way on those very connections: a recording's end leaves requests without an answer, too.
+    SELECT t.client_name, t.server_name, greatest(count(*) FILTER (r.side = 'server'), count(*) FILTER (r.side <> 'server'))
+            AS unanswered
+    FROM request AS r JOIN _reset AS t USING (connection_id)
+    WHERE r.outcome IN ('no_response', 'truncated') GROUP BY ALL
 )
 SELECT
     CASE WHEN coalesce(any_value(l.unanswered), 0) >= 3 THEN 'critical' ELSE 'warning' END AS severity, 'edge' AS scope_kind,
@@ -29,7 +32,7 @@ SELECT
         || CASE WHEN bool_and(is_received) THEN '; every recorded end received its reset: it came from the other side or from between.'
             ELSE '.' END AS summary,
     'select * from tcp_event where kind in (''reset_sent'', ''reset_received'')' AS evidence,
-    0.85 AS confidence, (coalesce(any_value(l.total_ns), 0) + count(*) * 100000000)::BIGINT AS impact_ns, min(ts_ns) AS first_ns,
+    0.85 AS confidence, count(*) * 100000000 AS impact_ns, min(ts_ns) AS first_ns,
     max(ts_ns) AS last_ns, [r.client_name, r.server_name] AS entities
 FROM _reset AS r
 LEFT JOIN _edge AS e USING (client_name, server_name)

@@ -1,5 +1,5 @@
 -- Small messages arrive in parts with a pause between them, on a fast network: Nagle's algorithm waits for a delayed acknowledgement.
--- Inputs: call, request, connection_health, tcp_sample
+-- Inputs: hop, request, connection_health, tcp_sample
 -- Kind: cause
 -- Effect: work
 WITH _way AS (
@@ -7,7 +7,7 @@ WITH _way AS (
         -- How much longer the message took to arrive than to be sent.
         greatest(0, (s.request_end_ns - s.start_ns) - (c.request_end_ns - c.start_ns)) AS up_ns,
         greatest(0, (c.end_ns - c.response_start_ns) - (s.end_ns - s.response_start_ns)) AS down_ns
-    FROM call AS k
+    FROM hop AS k
     JOIN request AS c ON c.request_id = k.client_request_id
     JOIN request AS s ON s.request_id = k.server_request_id
     WHERE k.join_basis = 'position' AND c.request_bytes < 16384 AND c.response_bytes < 16384 AND c.end_ns IS NOT NULL AND s.end_ns IS NOT NULL
