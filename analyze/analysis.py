@@ -173,6 +173,7 @@ class Analysis:
         for node in self.bundle.manifest.nodes:
             first = node.clock[0] if node.clock else None
             offset = first.realtime_ns - first.monotonic_ns if first else 0
+            aligned = node.facts.get("clock_alignment", {})
             rows.append(
                 {
                     "node": node.name,
@@ -185,6 +186,9 @@ class Analysis:
                     "end_ns": node.end_ns + offset,
                     "duration_ns": node.end_ns - node.start_ns,
                     "clock_offset_ns": offset,
+                    "clock_reference": aligned.get("reference"),
+                    "clock_taken_ns": aligned.get("offset_ns"),
+                    "clock_error_ns": aligned.get("error_ns"),
                     "stop_reason": node.stop_reason,
                     "notes": node.notes,
                 }
@@ -195,6 +199,7 @@ class Analysis:
                 (k, pa.int64())
                 for k in ("cpu_count", "memory_bytes", "start_ns", "end_ns", "duration_ns", "clock_offset_ns")
             ]
+            + [("clock_reference", pa.string()), ("clock_taken_ns", pa.int64()), ("clock_error_ns", pa.int64())]
             + [("stop_reason", pa.string()), ("notes", pa.list_(pa.string()))]
         )
         return pa.Table.from_pylist(rows, schema=schema)

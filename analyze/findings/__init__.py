@@ -266,11 +266,20 @@ def _point_to_roots(found: list[dict[str, Any]]) -> None:
 
 
 def _point_to_causes(found: list[dict[str, Any]], callees: dict[str, set[str]]) -> None:
-    """A consequence whose server reaches an entity with a cause is a notice that names that cause."""
+    """A consequence is a notice that names the worst cause at its server or behind it; with none there, at its caller."""
     causes = [f for f in found if f["kind"] in ("root", "cause") and _is_loud(f)]
     for finding in found:
         if finding["kind"] == "consequence":
-            reached = _reached(finding["entities"], callees) | set(finding["entities"])
-            mine = [c for c in causes if reached & {*c["entities"], *(c.get("explains") or [])}]
-            if mine:
-                _follows(finding, _worst(mine))
+            server = _place(finding)
+            behind = {server, finding["scope"], *_reached([server], callees)}
+            for places in (behind, {*finding["entities"], *_reached(finding["entities"], callees)}):
+                mine = [c for c in causes if _at(c) & places]
+                if mine:
+                    _follows(finding, _worst(mine))
+                    break
+
+
+def _at(cause: dict[str, Any]) -> set[str]:
+    """Where a cause is. One between two workloads is at that edge and at its caller: it shows in what that one serves."""
+    names = cause["entities"][:1] if cause["scope_kind"] == "edge" else cause["entities"]
+    return {cause["scope"], *names, *(cause.get("explains") or [])}

@@ -15,16 +15,12 @@ _pair AS (
         quantile_cont(error_ns, 0.25)::BIGINT AS error_ns, count(*) AS calls, min(start_ns) AS first_ns, max(start_ns) AS last_ns
     FROM _both GROUP BY ALL
 ),
-_note AS (
-    -- Merging two recordings sets their clocks to each other by the bytes between them, and notes by how much.
-    SELECT regexp_extract(unnest(notes), '^(.+): its clock was set to that of (.+) by their traffic: ([-+][0-9.]+) ms,.* error at most ([0-9.]+) ms',
-        ['b', 'a', 'taken', 'error']) AS n, start_ns, end_ns FROM manifest_node
-),
 _difference AS (
     SELECT a, b, offset_ns, error_ns, first_ns, last_ns, 'By ' || calls || ' calls that both recorded' AS basis FROM _pair WHERE calls >= 5
     UNION ALL
-    SELECT n.a, n.b, (-1000000 * n.taken::DOUBLE)::BIGINT, (1000000 * n.error::DOUBLE)::BIGINT, start_ns, end_ns,
-        'It was set right as the recordings were merged, by the traffic between the two' FROM _note WHERE n.taken <> ''
+    SELECT clock_reference, node, clock_taken_ns, clock_error_ns, start_ns, end_ns,
+        'It was set right as the recordings were merged, by the traffic between the two'
+    FROM manifest_node WHERE clock_taken_ns IS NOT NULL
 )
 SELECT
     'warning' AS severity, 'node' AS scope_kind, b AS scope,
