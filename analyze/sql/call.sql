@@ -44,6 +44,11 @@ _all AS (
     UNION ALL
     SELECT * FROM _alone
 ),
+_first AS (
+    -- Of a client that was not recorded its sidecar knows best how long it waited.
+    SELECT * REPLACE (CASE WHEN request_id IN (SELECT request_id FROM _link) THEN coalesce(client_latency_ns, server_latency_ns)
+        ELSE client_latency_ns END AS client_latency_ns) FROM hop
+),
 _way AS (
     SELECT request_id, next_request_id, connection_id, proxy_count FROM proxy_hop
     WHERE request_id IS NULL OR next_request_id IS NULL
@@ -62,7 +67,7 @@ SELECT a.request_id, f.client_request_id, l.server_request_id, f.start_ns, f.cli
     CASE WHEN o.request_id IS NULL THEN coalesce(l.server_request_id, l.request_id) ELSE l.request_id END AS callee_request_id,
     o.connection_id AS callee_connection_id, i.connection_id AS caller_connection_id
 FROM _all AS a
-JOIN hop AS f ON f.request_id = a.request_id
+JOIN _first AS f ON f.request_id = a.request_id
 JOIN hop AS l ON l.request_id = a.last_id
 LEFT JOIN _way AS o ON o.request_id = a.last_id
 LEFT JOIN _way AS i ON i.next_request_id = a.request_id

@@ -39,21 +39,24 @@ _down AS (
     SELECT parent_request_id, sum(waited_ns)::BIGINT AS downstream_ns, sum(network_ns)::BIGINT AS network_ns,
         sum(calls)::BIGINT AS calls, arg_max(callee, waited_ns) AS slowest_callee
     FROM _callee GROUP BY parent_request_id
+),
+_request AS (
+    -- A server notes the end of its answer when it has handed it over: on one machine its caller may have it by then.
+    SELECT *, CASE WHEN server_latency_ns > latency_ns THEN latency_ns ELSE server_latency_ns END AS in_server_ns FROM logical_request WHERE latency_ns IS NOT NULL
 )
-SELECT l.request_id, l.server_name AS server, l.latency_ns AS total_ns, l.latency_ns - l.server_latency_ns - coalesce(l.proxy_ns, 0) AS network_ns,
+SELECT l.request_id, l.server_name AS server, l.latency_ns AS total_ns, l.latency_ns - l.in_server_ns - coalesce(l.proxy_ns, 0) AS network_ns,
     l.proxy_ns,
-    l.server_latency_ns AS server_ns,
-    CASE WHEN l.server_latency_ns IS NOT NULL THEN least(l.server_latency_ns, coalesce(d.downstream_ns, 0)) END AS downstream_ns,
+    l.in_server_ns AS server_ns,
+    CASE WHEN l.in_server_ns IS NOT NULL THEN least(l.in_server_ns, coalesce(d.downstream_ns, 0)) END AS downstream_ns,
     d.network_ns AS downstream_network_ns,
-    CASE WHEN l.server_latency_ns IS NOT NULL THEN coalesce(d.calls, 0) END AS downstream_call_count, d.slowest_callee,
-    l.server_latency_ns - least(l.server_latency_ns, coalesce(d.downstream_ns, 0)) AS own_ns,
+    CASE WHEN l.in_server_ns IS NOT NULL THEN coalesce(d.calls, 0) END AS downstream_call_count, d.slowest_callee,
+    l.in_server_ns - least(l.in_server_ns, coalesce(d.downstream_ns, 0)) AS own_ns,
     t.on_cpu_ns, t.run_queue_ns, t.lock_ns, t.timer_ns, t.disk_ns,
     -- Waits on sockets are the calls; computing within them (their preparation) is counted as computing.
-    CASE WHEN t.request_id IS NOT NULL AND l.server_latency_ns IS NOT NULL THEN
-        greatest(0, l.server_latency_ns - greatest(coalesce(d.downstream_ns, 0), t.socket_ns) - t.on_cpu_ns - t.run_queue_ns - t.lock_ns
+    CASE WHEN t.request_id IS NOT NULL AND l.in_server_ns IS NOT NULL THEN
+        greatest(0, l.in_server_ns - greatest(coalesce(d.downstream_ns, 0), t.socket_ns) - t.on_cpu_ns - t.run_queue_ns - t.lock_ns
         - t.timer_ns - t.disk_ns) END AS unexplained_ns
-FROM logical_request AS l
+FROM _request AS l
 LEFT JOIN _down AS d ON d.parent_request_id = l.server_request_id
 LEFT JOIN request_thread_time AS t ON t.request_id = l.server_request_id
-WHERE l.latency_ns IS NOT NULL
 ORDER BY l.request_id

@@ -238,7 +238,8 @@ def test_each_call_is_tied_to_the_answer_of_its_own_server(bundle: Analysis) -> 
         "s.response_bytes - c.response_bytes AS more, count(*) AS n FROM call AS k "
         "JOIN logical_request AS l USING (request_id) JOIN request AS c ON c.request_id = k.client_request_id "
         "JOIN request AS s ON s.request_id = k.server_request_id WHERE k.join_basis = 'proxy' "
-        "AND l.client_workload = 'web' AND l.protocol = 'http1' GROUP BY ALL ORDER BY n DESC",
+        "AND l.client_workload = 'web' AND l.protocol = 'http1' AND l.outcome = 'complete' "
+        "GROUP BY ALL ORDER BY n DESC",
     )
     assert {r["server_pod"] for r in found} == {"prices-0", "prices-1"}
     assert {(r["client_container"], r["server_container"], r["server_service"]) for r in found} == {
@@ -251,7 +252,9 @@ def test_each_call_is_tied_to_the_answer_of_its_own_server(bundle: Analysis) -> 
 
 
 def test_the_server_is_the_program_and_the_sidecars_have_their_own_part(bundle: Analysis) -> None:
-    (edge,) = asked(bundle, "SELECT * FROM edge WHERE client = 'front/web' AND protocol = 'http1'")
+    (edge,) = asked(
+        bundle, "SELECT * FROM edge WHERE client = 'front/web' AND server = 'shop/prices' AND protocol = 'http1'"
+    )
     assert edge["proxied_count"] >= 0.98 * edge["request_count"]
     assert edge["joined_count"] >= 0.98 * edge["request_count"]
     assert edge["p50_ns"] > edge["server_p50_ns"] > 2_000_000
