@@ -42,6 +42,10 @@ from kubetape.errors import KubetapeError
 
 SEVERITIES = ("critical", "warning", "notice", "info")
 FAILURES = ("failure", "timeout")
+# What costs less than this share of the time that calls take is not what makes them slow.
+LEAST_SHARE = 0.05
+# A slow call is passed on to one behind it that takes at least this share of its time.
+MOST_OF_IT = 0.3
 KINDS = ("root", "cause", "consequence", "notice")
 
 SCHEMA = pa.schema(
@@ -149,7 +153,7 @@ def find(database: duckdb.DuckDBPyConnection, rules: Iterable[Rule], loss_ratio:
     found.sort(
         key=lambda f: (
             SEVERITIES.index(f["severity"]),
-            KINDS.index(f["kind"]) >= KINDS.index("consequence"),
+            f["kind"] == "notice",
             -(f["impact_ns"] or 0) * (f["confidence"] or 0),
             f["rule"],
             f["scope"] or "",
@@ -266,17 +270,39 @@ def _point_to_roots(found: list[dict[str, Any]]) -> None:
 
 
 def _point_to_causes(found: list[dict[str, Any]], callees: dict[str, set[str]]) -> None:
-    """A consequence is a notice that names the worst cause at its server or behind it; with none there, at its caller."""
+    """A consequence is a notice that names the worst cause at its server or behind it, else at its caller."""
     causes = [f for f in found if f["kind"] in ("root", "cause") and _is_loud(f)]
     for finding in found:
         if finding["kind"] == "consequence":
             server = _place(finding)
             behind = {server, finding["scope"], *_reached([server], callees)}
             for places in (behind, {*finding["entities"], *_reached(finding["entities"], callees)}):
-                mine = [c for c in causes if _at(c) & places]
+                mine = [c for c in causes if _at(c) & places and _weighs(c, finding)]
                 if mine:
                     _follows(finding, _worst(mine))
                     break
+    _point_downwards([f for f in found if f["kind"] == "consequence" and _is_loud(f)], callees)
+
+
+def _point_downwards(slow: list[dict[str, Any]], callees: dict[str, set[str]]) -> None:
+    """Of slow calls that nothing explains those farthest down are where the time goes; the others wait for them."""
+    followed = []
+    for finding in slow:
+        behind = _reached([_place(finding)], callees) - {_place(finding)}
+        mine = [
+            f for f in slow
+            if _place(f) in behind and (f["impact_ns"] or 0) >= MOST_OF_IT * (finding["impact_ns"] or 0)
+        ]  # fmt: skip
+        deepest = [f for f in mine if not any(_place(o) in _reached([_place(f)], callees) - {_place(f)} for o in mine)]
+        if deepest:
+            followed.append((finding, _worst(deepest)))
+    for finding, cause in followed:
+        _follows(finding, cause)
+
+
+def _weighs(cause: dict[str, Any], finding: dict[str, Any]) -> bool:
+    """Where all a cause does is to take time, its time has to count among that of what it is to explain."""
+    return cause["effect"] != "slowness" or (cause["impact_ns"] or 0) >= LEAST_SHARE * (finding["impact_ns"] or 0)
 
 
 def _at(cause: dict[str, Any]) -> set[str]:
