@@ -102,6 +102,7 @@ def parameters() -> dict[str, float]:
         "clock_skew_ms": 10.0,
         "client_error_ratio": 0.5,
         "unread_kib": 64.0,
+        "unread_ms": 20.0,
         "process_lock_ms": 20.0,
     }
 

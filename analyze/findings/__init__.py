@@ -272,12 +272,13 @@ def _point_to_roots(found: list[dict[str, Any]]) -> None:
 def _point_to_causes(found: list[dict[str, Any]], callees: dict[str, set[str]]) -> None:
     """A consequence is a notice that names the worst cause at its server or behind it, else at its caller."""
     causes = [f for f in found if f["kind"] in ("root", "cause") and _is_loud(f)]
+    at = {id(c): _at(c).union(*(_at(f) for f in found if f.get("caused_by") == c["title"])) for c in causes}
     for finding in found:
         if finding["kind"] == "consequence":
             server = _place(finding)
             behind = {server, finding["scope"], *_reached([server], callees)}
             for places in (behind, {*finding["entities"], *_reached(finding["entities"], callees)}):
-                mine = [c for c in causes if _at(c) & places and _weighs(c, finding)]
+                mine = [c for c in causes if at[id(c)] & places and _weighs(c, finding)]
                 if mine:
                     _follows(finding, _worst(mine))
                     break
@@ -306,6 +307,6 @@ def _weighs(cause: dict[str, Any], finding: dict[str, Any]) -> bool:
 
 
 def _at(cause: dict[str, Any]) -> set[str]:
-    """Where a cause is. One between two workloads is at that edge and at its caller: it shows in what that one serves."""
+    """Where a cause is. One between two workloads is at that edge and at its caller: it shows in what he serves."""
     names = cause["entities"][:1] if cause["scope_kind"] == "edge" else cause["entities"]
     return {cause["scope"], *names, *(cause.get("explains") or [])}

@@ -14,21 +14,28 @@
 --   busy_ns BIGINT: time in which a statement ran, ns.
 --   idle_ns BIGINT: time between statements, ns: the application kept the transaction waiting.
 --   statement_count BIGINT: statements, BEGIN and COMMIT left out.
---   write_count BIGINT: statements that change rows or lock them.
+--   write_count BIGINT: statements that change rows or lock them, or lock a whole table.
+--   locked_table VARCHAR: the table that a statement of it locks as a whole (ALTER, TRUNCATE, LOCK ...). NULL without any.
 --   ending VARCHAR: commit, rollback or open.
---   first_write VARCHAR: pattern of its first statement that changes or locks rows. NULL without any.
-WITH _statement AS (
+--   first_write VARCHAR: pattern of its first statement that changes or locks. NULL without any.
+WITH _all AS (
     SELECT r.connection_id, r.protocol, r.client_name AS client, r.server_name AS server, r.server_ip, r.server_port, r.start_ns,
         coalesce(r.end_ns, r.start_ns) AS end_ns, coalesce(r.latency_ns, 0) AS latency_ns, r.resource,
         regexp_matches(r.resource, '^(begin|start transaction)') AS is_begin,
         regexp_matches(r.resource, '^(commit|rollback|end|abort)\b') AND NOT regexp_matches(r.resource, '^rollback to')
             AS is_end,
         regexp_matches(r.resource, '^(insert|update|delete|replace|merge)\b')
-            OR regexp_matches(r.resource, '(for update|for share|lock in share mode)') AS is_write
+            OR regexp_matches(r.resource, '(for update|for share|lock in share mode)') AS is_row_write,
+        -- MySQL and Oracle commit before and after such a statement: it holds nothing afterwards.
+        CASE WHEN r.protocol IN ('postgresql', 'tds') THEN nullif(regexp_extract(r.resource,
+            '^(?:alter table|drop table|truncate(?: table)?|lock(?: table)?|reindex table|cluster|create(?: unique)? index .*? on)(?: if exists| only)* ([a-z0-9_."]+)', 1), '') END AS locked_table
     FROM call AS c
     JOIN request AS r ON r.request_id = coalesce(c.server_request_id, c.client_request_id)
     WHERE r.protocol IN ('mysql', 'postgresql', 'tds', 'tns') AND r.resource IS NOT NULL AND r.outcome <> 'no_request'
         AND r.operation IN ('COM_QUERY', 'COM_STMT_EXECUTE', 'Query', 'Execute', 'SQLBatch', 'RPC', 'OALL8')
+),
+_statement AS (
+    SELECT *, is_row_write OR locked_table IS NOT NULL AS is_write FROM _all
 ),
 _numbered AS (
     SELECT *, coalesce(sum(is_end::INTEGER) OVER (
@@ -46,6 +53,7 @@ SELECT connection_id, number, any_value(protocol) AS protocol, any_value(client)
     max(end_ns) AS end_ns, max(end_ns) - min(start_ns) AS duration_ns, sum(latency_ns)::BIGINT AS busy_ns,
     greatest(0, max(end_ns) - min(start_ns) - sum(latency_ns))::BIGINT AS idle_ns,
     count(*) FILTER (NOT is_begin AND NOT is_end) AS statement_count, count(*) FILTER (is_write) AS write_count,
+    arg_min(locked_table, start_ns) AS locked_table,
     CASE WHEN NOT bool_or(has_end) THEN 'open' WHEN bool_or(is_end AND resource LIKE 'rollback%') THEN 'rollback' ELSE 'commit'
         END AS ending,
     arg_min(resource, start_ns) FILTER (is_write) AS first_write

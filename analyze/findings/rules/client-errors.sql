@@ -30,5 +30,6 @@ SELECT
         || CASE WHEN endpoints > 1 THEN '; ' || (endpoints - 1) || ' more endpoints likewise' ELSE '' END
         || '. The server is well; what is asked for is not there, or not allowed, or wrong.' AS summary,
     'select * from logical_request where is_error and error_kind = ''client'' and server_name = ''' || server_name || '''' AS evidence,
-    0.7 AS confidence, impact_ns, first_ns, last_ns, [client_name, server_name] AS entities
+    -- A failure costs its user more than the time it took.
+    0.7 AS confidence, (impact_ns + errors * 500000000)::BIGINT AS impact_ns, first_ns, last_ns, [client_name, server_name] AS entities
 FROM _worst

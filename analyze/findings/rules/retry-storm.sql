@@ -5,7 +5,7 @@
 WITH _asked AS (
     SELECT client_name, server_name, protocol, operation, coalesce(resource, '?') AS resource, start_ns,
         coalesce(status, CASE outcome WHEN 'no_response' THEN 'no answer' END, 'failed') AS status,
-        is_error OR outcome IN ('no_response', 'truncated') AS is_failed, latency_ns,
+        is_error OR outcome IN ('no_response', 'truncated') AS is_failed, latency_ns, parent_request_id,
         lag(is_error OR outcome IN ('no_response', 'truncated')) OVER w AS was_failed,
         start_ns - lag(coalesce(end_ns, start_ns)) OVER w AS gap_ns
     FROM request LEFT JOIN (SELECT DISTINCT ON (request_id) request_id, parent_request_id FROM child_call) USING (request_id)
@@ -21,6 +21,7 @@ _edge AS (
         count(*) FILTER (was_failed AND gap_ns <= 1000000 * getvariable('retry_ms')) AS retries,
         -- What failed and was no repetition itself.
         count(*) FILTER (is_failed AND NOT (coalesce(was_failed, false) AND gap_ns <= 1000000 * getvariable('retry_ms'))) AS origins,
+        count(*) FILTER (was_failed AND gap_ns <= 1000000 * getvariable('retry_ms') AND parent_request_id IS NOT NULL) AS in_one_request,
         -- One who asks one thing all the time repeats failures no faster than successes.
         median(gap_ns) FILTER (was_failed) AS failed_gap_ns, median(gap_ns) FILTER (NOT was_failed) AS answered_gap_ns,
         mode(operation || ' ' || resource) FILTER (is_failed) AS what, mode(status) FILTER (is_failed) AS status,
@@ -41,4 +42,7 @@ SELECT
     [server_name] AS explains
 FROM _edge
 WHERE retries >= 20 AND origins > 0 AND retries >= getvariable('retry_factor') * origins AND retries >= 0.3 * requests
-    AND (answered_gap_ns IS NULL OR failed_gap_ns <= 0.5 * answered_gap_ns)
+    -- Where nothing succeeds there is no pace to compare with: then what is repeated on behalf of one request is a retry, or
+    -- what comes at once. A visitor that comes again a second later is none.
+    AND CASE WHEN answered_gap_ns IS NOT NULL THEN failed_gap_ns <= 0.5 * answered_gap_ns
+        ELSE in_one_request >= 0.5 * retries OR failed_gap_ns <= 100000 * getvariable('retry_ms') END

@@ -9,7 +9,7 @@ WITH _command AS (
         sum(coalesce(server_latency_ns, latency_ns))::BIGINT AS total_ns, bool_and(server_latency_ns IS NOT NULL) AS from_server,
         max(response_bytes) AS response_bytes, min(start_ns) AS first_ns, max(start_ns) AS last_ns
     FROM logical_request
-    WHERE protocol IN ('redis', 'memcached') AND outcome = 'complete'
+    WHERE protocol IN ('redis', 'memcached') AND outcome IN ('complete', 'truncated') AND latency_ns IS NOT NULL
         AND operation NOT IN ('BLPOP', 'BRPOP', 'BLMOVE', 'BZPOPMIN', 'BZPOPMAX', 'XREAD', 'XREADGROUP', 'WAIT', 'SUBSCRIBE', 'PSUBSCRIBE')
     GROUP BY ALL
 )

@@ -7,7 +7,13 @@ WITH _tcp AS (
     SELECT h.client_name, h.server_name, 
         -- The caller's: its requests are acknowledged with the answer, but answers up to 40 ms late, with nothing to send.
         coalesce(quantile_disc(s.srtt_ns, 0.5) FILTER (h.is_client), quantile_disc(s.srtt_ns, 0.5)) AS rtt_p50_ns,
-        coalesce(quantile_disc(s.srtt_ns, 0.95) FILTER (h.is_client), quantile_disc(s.srtt_ns, 0.95)) AS rtt_p95_ns, quantile_disc(s.send_queue_bytes, 0.95) AS queue_bytes, max(s.delivery_rate_bps) AS rate_bps
+        coalesce(quantile_disc(s.srtt_ns, 0.95) FILTER (h.is_client), quantile_disc(s.srtt_ns, 0.95)) AS rtt_p95_ns, quantile_disc(s.send_queue_bytes, 0.95) AS queue_bytes,
+        -- What the other end lets be on the way, where it is that and not the congestion window that holds the rest back.
+        median(s.send_window_bytes) FILTER (s.send_queue_bytes >= 8192 AND s.send_window_bytes < s.send_queue_bytes
+            AND s.send_window_bytes < 1448 * s.cwnd_segments) AS window_bytes,
+        count(*) FILTER (s.send_queue_bytes >= 8192) AS full, count(*) FILTER (s.send_queue_bytes >= 8192
+            AND s.send_window_bytes < s.send_queue_bytes AND s.send_window_bytes < 1448 * s.cwnd_segments) AS held,
+        arg_max(h.remote_name, s.send_queue_bytes) AS reader, max(s.receive_queue_bytes) AS unread_bytes, max(s.delivery_rate_bps) AS rate_bps
     FROM tcp_sample AS s JOIN connection_health AS h USING (connection_id)
     WHERE s.srtt_ns IS NOT NULL GROUP BY ALL
 ),
@@ -21,12 +27,18 @@ SELECT
     'edge' AS scope_kind, e.client || ' -> ' || e.server AS scope,
     'Network between ' || e.client || ' and ' || e.server || ' is slow: '
         -- What was sent and not acknowledged: more than a few segments wait for room, not for distance.
-        || CASE WHEN t.queue_bytes >= 8192
+        || CASE WHEN t.held >= 0.5 * t.full AND t.full > 0 AND coalesce(t.unread_bytes, 0) < 8192
+            THEN 'the receive window of ' || t.reader || ' lets ' || round(t.window_bytes)::BIGINT || ' bytes be on the way at a time, round-trip time p50 '
+                || as_ms(t.rtt_p50_ns)
+            WHEN t.queue_bytes >= 8192
             THEN 'packets queue (too little bandwidth), round-trip time p95 ' || as_ms(t.rtt_p95_ns)
             ELSE 'round-trip time p50 ' || as_ms(t.rtt_p50_ns) END AS title,
     'Of ' || as_ms(e.p50_ns) || ' that a call takes (p50) the network takes ' || as_ms(e.network_p50_ns)
         || ' and the server ' || as_ms(e.server_p50_ns) || '; ' || round(100 * coalesce(l.resent, 0), 2)
-        || ' % of the segments were sent again' || coalesce(', up to ' || t.queue_bytes || ' bytes wait to be sent', '') || '.' AS summary,
+        || ' % of the segments were sent again' || coalesce(', up to ' || t.queue_bytes || ' bytes wait to be sent', '')
+        || CASE WHEN t.held >= 0.5 * t.full AND t.full > 0 AND coalesce(t.unread_bytes, 0) < 8192
+            THEN '; ' || t.reader || ' reads what comes, but its receive buffer is small (SO_RCVBUF, tcp_rmem): one window goes each round trip' ELSE '' END
+        || '.' AS summary,
     'select * from edge where client = ''' || e.client || ''' and server = ''' || e.server || '''' AS evidence,
     0.9 AS confidence, e.network_total_ns AS impact_ns, l.first_ns, l.last_ns, [e.client, e.server] AS entities,
     [e.client || ' -> ' || e.server] AS explains
