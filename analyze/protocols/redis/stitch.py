@@ -87,6 +87,8 @@ class RedisDecoder(Decoder):
         self._waiting: deque[_Exchange] = deque()
         self._walk = Walk()
         self._value_span: Span | None = None
+        # A reply that was cut while nothing else was asked: what follows belongs to it until the next command.
+        self._cut: tuple[_Exchange, Value] | None = None
         self._subscriptions = {b"": 0, b"P": 0, b"S": 0}  # by kind: channels, patterns, shard channels
         self._silent = self._skip = False  # CLIENT REPLY OFF, SKIP
         self._monitor = False
@@ -185,6 +187,7 @@ class RedisDecoder(Decoder):
             self._waiting
             or self._walk.value is not None
             or self._value_span is not None
+            or self._cut is not None
             or self._silent
             or self._skip
             or self._monitor
@@ -201,6 +204,10 @@ class RedisDecoder(Decoder):
     def on_gap(self, side: Side, position: int, size_bytes: int) -> None:
         if side == SERVER:
             self._lost = True
+            if self._cut is not None and self._cut[0].response is not None:
+                self._cut[0].response.end = max(self._cut[0].response.end, position + size_bytes)
+        else:
+            self._end_cut()
 
     def on_frame(self, side: Side, frame: Any, span: Span) -> None:
         if side == CLIENT:
@@ -214,6 +221,7 @@ class RedisDecoder(Decoder):
             self._emit_push("snapshot", None, None, span)
 
     def _on_command(self, command: Command, span: Span) -> None:
+        self._end_cut()
         name, arguments = command.name, command.arguments
         replies = 1
         if name in SUBSCRIPTION:
@@ -248,6 +256,9 @@ class RedisDecoder(Decoder):
             self._value_span = span
             return
         self._value_span = None
+        if self._cut is not None and not self._is_push(value):
+            self._go_on(span)
+            return
         if self._lost:
             self._lost = False
             for lost in unanswerable(self._waiting, span.first_ns):
@@ -321,13 +332,32 @@ class RedisDecoder(Decoder):
         self._value_span = None
         if value is None or span is None:
             return
-        if self._waiting and not self._is_push(value):
+        if self._cut is not None:
+            self._go_on(span)
+        elif self._waiting and not self._is_push(value):
             exchange = self._waiting.popleft()
-            exchange.response = span
+            exchange.response = span.copy()
+            if self._waiting or exchange.replies > 1:
+                self._emit(exchange, value, "truncated")
+            else:
+                self._cut = exchange, value
+
+    def _go_on(self, span: Span) -> None:
+        """More of the reply that was cut."""
+        assert self._cut is not None
+        response = self._cut[0].response
+        assert response is not None
+        response.extend(span)
+
+    def _end_cut(self) -> None:
+        if self._cut is not None:
+            exchange, value = self._cut
+            self._cut, self._lost = None, False
             self._emit(exchange, value, "truncated")
 
     def finish(self) -> None:
         self._end_value()
+        self._end_cut()
         for exchange in self._waiting:
             self._emit(exchange, None)
         self._waiting.clear()

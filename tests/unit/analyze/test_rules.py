@@ -10,6 +10,7 @@ import pytest
 
 from kubetape.analyze.analysis import Analysis
 from kubetape.analyze.findings import find, parse_rule
+from kubetape.bundle.schema import TABLES
 from tests.shop import MS, NODE, BundleMaker, Pod, http, mysql
 
 CLIENT, MIDDLE, BACK = ("10.0.0.1", 40000), ("10.0.0.2", 8080), ("10.0.0.3", 80)
@@ -26,8 +27,31 @@ def findings(maker: BundleMaker, path: Path, rule: str) -> list[dict[str, Any]]:
     return rows
 
 
+def filled(table: str, row: dict[str, Any]) -> dict[str, Any]:
+    """The row with nothing in what it leaves out and what may not be NULL."""
+    empty = {"string": "", "label": "", "json": "{}", "bool": False}
+    return {c.name: empty.get(c.type, 0) for c in TABLES[table].columns if not c.null} | row
+
+
 def both_ends(maker: BundleMaker, client: tuple[str, int], server: tuple[str, int]) -> list[int]:
     return [maker.connect(client, server, side) for side in ("client", "server")]
+
+
+def mysql_rows(count: int) -> bytes:
+    """A result set of one column and `count` rows of 50 kB, without its end (text protocol, deprecated EOF packets)."""
+
+    def packet(number: int, body: bytes) -> bytes:
+        return len(body).to_bytes(3, "little") + bytes([number & 255]) + body
+
+    column = b"\x03def\0\0\0\x01a\0\x0c\x21\0\0\0\0\0\xfd\0\0\0\0\0"
+    head = packet(1, b"\x01") + packet(2, column) + packet(3, b"\xfe\0\0\x02\0")
+    row = b"\xfd" + (50_000).to_bytes(3, "little") + b"x" * 50_000
+    return head + b"".join(packet(4 + n, row) for n in range(count))
+
+
+def mysql_end(count: int) -> bytes:
+    """The end of that result set."""
+    return b"\x05\0\0" + bytes([4 + count & 255]) + b"\xfe\0\0\x02\0"
 
 
 # ---- retry-storm ------------------------------------------------------------------------------------------
@@ -326,3 +350,135 @@ def test_below_the_threshold_a_statement_unlike_the_others_is_slow(
             maker.ask(ends, 110 + turn * 300 + number * 40, others_ms, *mysql(f"update visit set n = {number}"))
     found = findings(maker, tmp_path, "slow-sql-statement")
     assert [f["severity"] for f in found] == ["warning"] * is_found
+
+
+@pytest.mark.parametrize(("megabytes", "ttfb_ms", "is_transfer"), [(2, 1, True), (2, 150, False), (0.01, 1, False)])
+def test_a_statement_that_takes_as_long_as_its_answer_is_large(
+    megabytes: float, ttfb_ms: float, is_transfer: bool, tmp_path: Path
+) -> None:
+    maker = three()
+    ends = both_ends(maker, CLIENT, BACK)
+    request, _ = mysql("select * from review")
+    for turn in range(8):
+        at = 10 + turn * 1000
+        for end, way, back in ((ends[0], "send", "receive"), (ends[1], "receive", "send")):
+            maker.say(end, at, way, request)
+            maker.say(end, at + ttfb_ms, back, mysql_rows(int(megabytes * 20)))
+            maker.say(end, at + 300, back, mysql_end(int(megabytes * 20)))
+    (found,) = findings(maker, tmp_path, "slow-sql-statement")
+    assert ("the transfer of" in found["title"]) == is_transfer
+
+
+# ---- retry-storm: nothing succeeds ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("every_ms", "expected"), [(700, 0), (20, 1)])
+def test_visitors_of_what_always_fails_are_no_storm(tmp_path: Path, every_ms: float, expected: int) -> None:
+    maker = three()
+    maker.seconds = 60.0
+    ends = both_ends(maker, CLIENT, BACK)
+    for turn in range(60):
+        maker.ask(ends, 10 + turn * every_ms, 2, *http("/", status=503))
+    assert len(findings(maker, tmp_path, "retry-storm")) == expected
+
+
+# ---- unread-requests --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("wait_ms", "rtt_ms", "expected"), [(200, 0.1, 1), (200, 150, 0), (5, 0.1, 0)])
+def test_requests_that_lie_unread(tmp_path: Path, wait_ms: float, rtt_ms: float, expected: int) -> None:
+    maker = three()
+    client, server = both_ends(maker, CLIENT, BACK)
+    request, answer = http()
+    for turn in range(20):
+        at = 10 + turn * 400
+        maker.say(client, at, "send", request)
+        maker.say(server, at + wait_ms, "receive", request)
+        maker.say(server, at + wait_ms + 40, "send", answer)
+        maker.say(client, at + wait_ms + 40.1, "receive", answer)
+    rtt_ns = int(rtt_ms * MS)
+    sample = {"node": NODE, "ts_ns": MS, "connection_id": client, "reason": "end"}
+    maker.tcp_samples.append(sample | {"srtt_ns": rtt_ns, "min_rtt_ns": rtt_ns})
+    found = findings(maker, tmp_path, "unread-requests")
+    assert len(found) == expected
+    assert all("shop/back wait until it reads them: 200 ms (p50), then it takes 40" in f["title"] for f in found)
+
+
+# ---- connect-failures -------------------------------------------------------------------------------------
+
+
+def refused(port: int, local_port: int = 41000, detail: str = "refused", ip: str = BACK[0]) -> BundleMaker:
+    maker = three()
+    for turn in range(5):
+        connection = maker.connect((CLIENT[0], local_port and local_port + turn), (ip, port), "client")
+        maker.tcp_events.append(
+            {
+                "node": NODE, "ts_ns": turn * MS, "connection_id": connection, "kind": "connect", "detail": detail,
+                "duration_ns": 50_000, "local_ip": CLIENT[0], "local_port": local_port and local_port + turn,
+                "remote_ip": ip, "remote_port": port,
+            }
+        )  # fmt: skip
+    return maker
+
+
+def test_a_port_where_nobody_listens(tmp_path: Path) -> None:
+    maker = refused(81)
+    maker.connect(CLIENT, BACK, "server")
+    maker.connections[-1]["netns_id"] = 7
+    listener = {"node": NODE, "ts_ns": 0, "netns_id": 7, "transport": "tcp", "local_ip": "0.0.0.0", "local_port": 80}
+    maker.more["listener"] = [listener]
+    (found,) = findings(maker, tmp_path, "connect-failures")
+    assert found["title"].endswith("5 of 5 attempts to port 81, refused")
+    assert "shop/back listens at 80" in found["summary"]
+
+
+def test_no_local_port(tmp_path: Path) -> None:
+    (found,) = findings(refused(80, 0, "aborted"), tmp_path, "connect-failures")
+    assert found["title"].endswith("attempts to port 80, no free local port")
+
+
+@pytest.mark.parametrize(("ready", "expected"), [(False, "the service has no endpoints"), (True, "refused")])
+def test_a_service_without_endpoints(tmp_path: Path, ready: bool, expected: str) -> None:
+    maker = refused(80, ip="172.30.0.1")
+    service = {"namespace": "shop", "name": "recommend", "cluster_ips": "172.30.0.1", "port": 80}
+    maker.more["k8s_service"] = [filled("k8s_service", service | {"selector": "{}"})]
+    endpoint = {"namespace": "shop", "service": "recommend", "ip": "10.0.0.8", "port": 80, "ready": ready}
+    maker.more["k8s_endpoint"] = [filled("k8s_endpoint", endpoint)]
+    (found,) = findings(maker, tmp_path, "connect-failures")
+    assert found["title"].endswith(expected)
+
+
+# ---- duplicate-ip -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("held", "state", "expected"),
+    [
+        ("aa:aa:aa:aa:aa:02", "stale", 1),  # another pod's
+        ("aa:aa:aa:aa:aa:99", "reachable", 1),  # nobody's that was recorded
+        ("aa:aa:aa:aa:aa:99", "stale", 0),  # remembered only
+        ("aa:aa:aa:aa:aa:03", "reachable", 0),  # its own
+        ("aa:aa:aa:aa:aa:04", "reachable", 0),  # its own, of another interface, as a bridge takes a port's
+        ("aa:aa:aa:aa:aa:00", "reachable", 0),  # the node's, which answers for it
+    ],
+)
+def test_an_address_that_is_used_twice(tmp_path: Path, held: str, state: str, expected: int) -> None:
+    maker = three()
+    both_ends(maker, CLIENT, BACK)
+    interfaces = [
+        (1, "01", CLIENT[0]),
+        (2, "02", MIDDLE[0]),
+        (3, "03", BACK[0]),
+        (3, "04", None),
+        (9, "00", "10.0.0.254"),
+    ]
+    rows = []
+    for netns, end, ip in interfaces:
+        row = {"node": NODE, "netns_id": netns, "interface": f"eth{end}", "mac": f"aa:aa:aa:aa:aa:{end}"}
+        rows.append(filled("interface_sample", row | {"addresses": ip and f"{ip}/24 fe80::1/64"}))
+    maker.more["interface_sample"] = rows
+    entry = {"node": NODE, "ts_ns": 0, "netns_id": 1, "ip": BACK[0], "mac": held, "interface": "eth0", "state": state}
+    maker.more["neighbour"] = [entry, entry | {"ts_ns": 9000 * MS}]
+    found = findings(maker, tmp_path, "duplicate-ip")
+    assert [f["scope"] for f in found] == [BACK[0]] * expected
+    assert all(("of pod shop/middle-1" in f["title"]) == (held[-2:] == "02") for f in found)

@@ -49,6 +49,21 @@ def test_passwords_are_masked() -> None:
     assert [r.statement for r in decoded.rows] == ["AUTH app ***", "HELLO 3 AUTH app ***"]
 
 
+def test_an_answer_of_many_values_that_was_cut_is_one_answer() -> None:
+    field = b"$10\r\ncustomer:1\r\n$50\r\n" + b"x" * 50 + b"\r\n"
+    first = b"*4000\r\n" + field * 500
+    pieces: list[Piece] = [("c", command("HGETALL", "basket")), ("s", first, 4096)]
+    pieces += [("s", field * 500, 4096)] * 3
+    pieces += [("c", command("PING")), ("s", b"+PONG\r\n")]
+    decoded = decode(pieces)
+    assert brief(decoded.rows, "operation", "outcome") == [("HGETALL", "truncated"), ("PING", "complete")]
+    answer = decoded.rows[0].response
+    assert answer is not None
+    # Its last field is in what was not captured.
+    assert (answer.first_ns, answer.last_ns) == (2000, 5000)
+    assert answer.size >= len(first) + 2 * len(field) * 500 + 4000
+
+
 def test_a_big_value_that_was_cut_keeps_its_row_and_those_behind_it() -> None:
     big = b"$100000\r\n" + b"v" * 100_000 + b"\r\n"
     pieces: list[Piece] = [("c", command("GET", "big")), ("s", big, 500), ("c", command("PING")), ("s", b"+PONG\r\n")]
