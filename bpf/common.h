@@ -85,13 +85,31 @@ static __always_inline u32 controlled(u32 which)
 BPF_HASH(scope_pids, u32, u8, 65536);
 #endif
 #if KT_FILTER_CGROUPS
-/* cgroup v2 ids in scope. The recorder inserts and deletes, each second. */
+/* Cgroup ids in scope. The recorder inserts and deletes, each second. */
 BPF_HASH(scope_cgroups, u64, u8, 16384);
 #endif
 #if KT_FILTER_NETNS
 /* Network namespaces in scope, by inode. The recorder inserts and deletes, each second. */
 BPF_HASH(scope_netns, u32, u8, 16384);
 #endif
+
+/* The id of the current thread's cgroup in the hierarchy that names the containers here: the unified one, or where that
+ * holds none (version 1, systemd's hybrid mode) a controller's, whose folder's inode it is (kernel fs/kernfs, kn->id).
+ * KT_CGROUP_*: places in struct css_set, cgroup_subsys_state, cgroup and kernfs_node. */
+static __always_inline u64 current_cgroup(void)
+{
+#ifdef KT_CGROUP_CSS
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	u64 at = (u64)READ(task, cgroups), id = 0;
+	bpf_probe_read_kernel(&at, sizeof(at), (void *)(at + KT_CGROUP_CSS));
+	bpf_probe_read_kernel(&at, sizeof(at), (void *)(at + KT_CGROUP_OF_CSS));
+	bpf_probe_read_kernel(&at, sizeof(at), (void *)(at + KT_CGROUP_NODE));
+	bpf_probe_read_kernel(&id, sizeof(id), (void *)(at + KT_CGROUP_NODE_ID));
+	return id;
+#else
+	return bpf_get_current_cgroup_id();
+#endif
+}
 
 /* Is the current process in scope by pid or cgroup? Only where such a filter is set. */
 static __always_inline int process_in_scope(u32 pid)
@@ -101,7 +119,7 @@ static __always_inline int process_in_scope(u32 pid)
 		return 1;
 #endif
 #if KT_FILTER_CGROUPS
-	u64 cgroup = bpf_get_current_cgroup_id();
+	u64 cgroup = current_cgroup();
 	if (scope_cgroups.lookup(&cgroup))
 		return 1;
 #endif

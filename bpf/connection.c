@@ -37,7 +37,7 @@ int state_change(u64 *ctx)
 		thread = bpf_get_current_pid_tgid();
 		state->pid = thread >> 32;
 		state->start_ns = now;
-		state->cgroup_id = bpf_get_current_cgroup_id();
+		state->cgroup_id = current_cgroup();
 	} else if (origin == ORIGIN_ACCEPT && new_state == TCP_ESTABLISHED) {
 		state->start_ns = now;
 	}

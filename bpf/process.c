@@ -29,7 +29,7 @@ static __always_inline void fill_process(struct process_event *event, struct tas
 	struct task_struct *parent = GET(task, real_parent);
 	event->parent_pid = GET(parent, tgid);
 	/* Of the current task: at a fork the child is put into its parent's cgroup first. */
-	event->cgroup_id = bpf_get_current_cgroup_id();
+	event->cgroup_id = current_cgroup();
 	event->start_ns = GET(task, start_time);
 	struct nsproxy *proxy = GET(task, nsproxy);
 	if (proxy) {

@@ -5,9 +5,10 @@
  * recording ends are read from `sched_threads`.
  *
  * Now and then a switch passes on which the kernel calls no program (seen with two independent ones on 6.18: not one
- * in a thousand). The thread's own account of its time on a CPU, `se.sum_exec_runtime` of kernel/sched/fair.c, is
- * right before each switch; where a switch out or in is found missing it says how long the thread ran, and the stays
- * between two switches seen become one.
+ * in a thousand). The thread's own counts tell: `nvcsw` and `nivcsw` grow by one with each switch away from it. Where
+ * one is found missing, the stays between two switches seen become one, and the kernel's account says how long the
+ * thread ran (`se.sum_exec_runtime`, kernel/sched/fair.c) and waited for a CPU (`sched_info.run_delay`,
+ * kernel/sched/stats.h) in that time; the rest counts as what it was doing before.
  *
  * KT_SCHED_IO: only threads of processes that used a socket in this recording; else all in scope.
  * sched_switch(preempt, prev, next[, prev_state: KT_SWITCH_STATE, kernel 5.18]).
@@ -20,17 +21,16 @@ struct sched_thread {
 	u64 woke_ns;		/* when it was woken since, 0: not */
 	u64 in_ns;		/* when it last came onto a CPU, 0: not seen */
 	u64 ran_ns;		/* its time on a CPU, by the kernel's account, when it last left one */
+	u64 delay_ns;		/* its time waiting for a CPU, by the same */
+	u64 switches;		/* how often it left a CPU */
+	u64 sleeps;		/* how often by its own wish */
 	u32 pid;
 	u32 waker_tid;
 	u32 call;		/* system call in which it left the CPU */
 	u32 state;		/* SLICE_* */
-	u32 missed;		/* it came onto a CPU twice without leaving one in between */
 };
 /* By tid. Deleted when the thread ends. */
 BPF_HASH(sched_threads, u32, struct sched_thread, 65536);
-
-/* The two clocks may differ by this: interrupts and a hypervisor's steal are not the thread's own time. */
-#define MISSED_NS 1000000ULL
 
 #define TASK_STATE_INTERRUPTIBLE 0x1
 #define TASK_STATE_UNINTERRUPTIBLE 0x2
@@ -80,14 +80,18 @@ int sched_switch(u64 *ctx)
 #endif
 		struct sched_thread *thread = sched_threads.lookup(&tid);
 		u64 ran = GET(prev, se.sum_exec_runtime);
+		u64 sleeps = GET(prev, nvcsw), switches = sleeps + GET(prev, nivcsw);
+#ifdef KT_RUN_DELAY
+		u64 delay = GET(prev, sched_info.run_delay);
+#else
+		u64 delay = 0;
+#endif
+		/* Preempted: the state it was about to enter does not count. */
+		int gave_up = !(u8)ctx[0] && (state & 0xfff);
 		if (thread) {
-			u64 spent = ran - thread->ran_ns;
-			u64 in = now - spent;
-			if (thread->in_ns && !thread->missed && now - thread->in_ns < 2 * spent + MISSED_NS)
-				in = thread->in_ns;
-			if (in < thread->off_ns || in > now)
-				in = thread->off_ns;
 			struct slice_event event = {};
+			u64 in = thread->in_ns, waited = delay - thread->delay_ns;
+			int missed = switches - thread->switches > 1;
 			event.ts_ns = now;
 			event.kind = EVENT_SLICE;
 			event.state = thread->state;
@@ -97,8 +101,18 @@ int sched_switch(u64 *ctx)
 			event.call = thread->call;
 			event.off_ns = thread->off_ns;
 			event.woke_ns = thread->woke_ns;
-			event.in_ns = in;
 			event.waker_tid = thread->waker_tid;
+			if (missed || !in)
+				in = now - (ran - thread->ran_ns);
+			if (in < thread->off_ns || in > now)
+				in = thread->off_ns;
+			event.in_ns = in;
+#ifdef KT_RUN_DELAY
+			if (missed)
+				event.woke_ns = waited < in - thread->off_ns ? in - waited : thread->off_ns;
+#endif
+			if (missed && thread->state == SLICE_RUNNABLE && sleeps - thread->sleeps > gave_up)
+				event.state = SLICE_SLEEPING;
 			emit(PROBE_SCHEDULER, &event, sizeof(event));
 		}
 		if (state & TASK_STATE_DEAD) {
@@ -115,12 +129,13 @@ int sched_switch(u64 *ctx)
 				thread->woke_ns = 0;
 				thread->in_ns = 0;
 				thread->ran_ns = ran;
-				thread->missed = 0;
+				thread->delay_ns = delay;
+				thread->switches = switches;
+				thread->sleeps = sleeps;
 				thread->pid = pid;
 				thread->waker_tid = 0;
 				thread->call = call_number(prev);
-				/* Preempted: the state it was about to enter does not count. */
-				if ((u8)ctx[0] || !(state & 0xfff))
+				if (!gave_up)
 					thread->state = SLICE_RUNNABLE;
 				else if ((state & TASK_STATE_IDLE) == TASK_STATE_IDLE)
 					thread->state = SLICE_IDLE;
@@ -135,10 +150,8 @@ int sched_switch(u64 *ctx)
 	}
 	tid = GET(next, pid);
 	struct sched_thread *thread = tid ? sched_threads.lookup(&tid) : 0;
-	if (thread) {
-		thread->missed |= thread->in_ns != 0;
+	if (thread)
 		thread->in_ns = now;
-	}
 	return 0;
 }
 

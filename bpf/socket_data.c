@@ -268,7 +268,7 @@ static __always_inline int moved(struct sock *sk, int result, int flags, u8 dire
 	u64 now = bpf_ktime_get_ns();
 	if (!is_told(state)) {
 		state->pid = pid;
-		tell(sk, state, now, thread, bpf_get_current_cgroup_id());
+		tell(sk, state, now, thread, current_cgroup());
 	} else if (!state->pid) {
 		struct owner_event owner = {};
 		state->pid = pid;
@@ -277,7 +277,7 @@ static __always_inline int moved(struct sock *sk, int result, int flags, u8 dire
 		owner.kind = EVENT_OWNER;
 		owner.pid = pid;
 		owner.socket_id = state->id;
-		owner.cgroup_id = bpf_get_current_cgroup_id();
+		owner.cgroup_id = current_cgroup();
 		emit(PROBE_CONNECTION, &owner, sizeof(owner));
 	}
 

@@ -149,6 +149,12 @@ class Btf:
         type_id = self.find(struct_name, STRUCT)
         return type_id is not None and self._has(type_id, member)
 
+    def offset_of(self, struct_name: str, member: str) -> int | None:
+        """Place of a member of a named struct, in bytes; None where the kernel has no such member."""
+        type_id = self.find(struct_name, STRUCT)
+        members = self.members(type_id) if type_id is not None else []
+        return next((one.bit_offset // 8 for one in members if one.name == member), None)
+
     def _has(self, type_id: int, member: str) -> bool:
         for one in self.members(type_id):
             if one.name == member:

@@ -17,27 +17,66 @@ _STATES = ("runnable", "sleeping", "blocked", "stopped", "idle", "running")  # S
 _RUNNABLE, _RUNNING = 0, 5
 _NO_CALL = 0xFFFFFFFF
 _BATCH = 1 << 20
-_FIELDS = ("off_ns", "woke_ns", "in_ns", "pid", "waker_tid", "call", "state")  # struct sched_thread of sched.c
+_FIELDS = (
+    "off_ns",
+    "woke_ns",
+    "in_ns",
+    "ran_ns",
+    "pid",
+    "waker_tid",
+    "call",
+    "state",
+)  # struct sched_thread of sched.c
+_TICK_NS = (
+    10_000_000  # the kernel brings a running thread's account up to date once a tick, at CONFIG_HZ=100 at the rarest
+)
 
 
 def read_threads(module: Module) -> list[list[int]]:
-    """sched.c's state of every thread it follows: [tid, *_FIELDS]."""
+    """sched.c's state of every thread it follows, and by /proc whether it still runs: [tid, *_FIELDS, account].
+
+    account: of a thread last seen on a CPU its time there in ns by the kernel's account now (/proc/PID/schedstat), -1
+    where it is gone; 0 of the others.
+    """
     table = module.table("sched_threads")
-    return [[key.value, *(int(getattr(value, name)) for name in _FIELDS)] for key, value in table.items()]
+    rows = [[key.value, *(int(getattr(value, name)) for name in _FIELDS)] for key, value in table.items()]
+    came = 1 + _FIELDS.index("in_ns")
+    return [[*row, _time_on_cpu(row[0]) if row[came] else 0] for row in rows]
+
+
+def _time_on_cpu(tid: int) -> int:
+    try:
+        with open(f"/proc/{tid}/schedstat") as file:
+            return int(file.read().split()[0])
+    except OSError:
+        return -1
 
 
 def open_slices(threads: list[list[int]], end_ns: int, layout: Layout) -> Array:
-    """Slice events, cut at end_ns, for what the threads were doing when the recording ended."""
-    events = np.zeros(len(threads), layout.dtype)
+    """Slice events, cut at end_ns, for what the threads were doing when the recording ended.
+
+    threads: as of read_threads. A thread last seen coming onto a CPU may have left it since without a program being
+    called (see sched.c): by the kernel's account it ran that long and slept for the rest; of one that is gone
+    nothing is said after it came.
+    """
     if not threads:
-        return events
-    values = dict(zip(("tid", *_FIELDS), np.array(threads, np.int64).T, strict=True))
+        return np.zeros(0, layout.dtype)
+    values = dict(zip(("tid", *_FIELDS, "account"), np.array(threads, np.int64).T, strict=True))
+    came, account = values["in_ns"], values.pop("account")
+    ran = np.clip(account - values.pop("ran_ns"), 0, None)
+    left = np.where(came + ran + _TICK_NS + ran // 10 >= end_ns, end_ns, came + ran)
+    left = np.where(account < 0, came, left)
+    events = np.zeros(len(threads), layout.dtype)
     for name, column in values.items():
         events[name] = column
-    events["ts_ns"] = end_ns
     # Still off the CPU: a stay of no length at the end.
-    events["in_ns"] = np.where(values["in_ns"] == 0, end_ns, values["in_ns"])
-    return events[(values["in_ns"] < end_ns) & (values["off_ns"] < end_ns)]
+    events["in_ns"] = np.where(came == 0, end_ns, came)
+    events["ts_ns"] = np.where(came == 0, end_ns, np.minimum(left, end_ns))
+    asleep = events[(came > 0) & (account >= 0) & (left < end_ns)]
+    asleep["off_ns"], asleep["in_ns"], asleep["ts_ns"] = asleep["ts_ns"], end_ns, end_ns
+    asleep["woke_ns"], asleep["waker_tid"] = 0, 0
+    asleep["state"], asleep["call"] = _STATES.index("sleeping"), _NO_CALL
+    return np.concatenate([events[(values["in_ns"] < end_ns) & (values["off_ns"] < end_ns)], asleep])
 
 
 def slice_tables(node: str, events: Array, names: dict[int, str]) -> Iterator[Any]:

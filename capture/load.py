@@ -33,6 +33,7 @@ class Settings:
     filter_cgroups: bool = False
     filter_netns: bool = False
     arguments: bool = True
+    cgroups: str = "v2"  # the hierarchy that names containers: 'v2', or a controller's of version 1
     control: bool = False  # the recorder turns something while it runs: --ring, --max-cpu
     direct: bool = True
     stack_hz: int = 0  # CPU samples per second and CPU; 0: none
@@ -83,7 +84,7 @@ def source(settings: Settings, types: Btf | None) -> str:
     if settings.ports:
         test = " || ".join(f"(p) == {port}" for port in settings.ports)
         lines.append(f"#define KT_PORT_FILTER(p) ({test})")
-    lines += _kernel_defines(types)
+    lines += _kernel_defines(types) + _cgroup_defines(settings.cgroups, types)
     included: set[str] = set()
 
     def expand(name: str) -> str:
@@ -150,6 +151,29 @@ def _kernel_defines(types: Btf | None) -> list[str]:
     return lines
 
 
+def _cgroup_defines(hierarchy: str, types: Btf | None) -> list[str]:
+    """Where a thread's cgroup in a hierarchy of version 1 is found; nothing where it is the unified one, or not known.
+
+    Source: kernel include/linux/cgroup-defs.h, css_set.subsys by enum cgroup_subsys_id; linux/kernfs.h,
+    kernfs_node.id (5.5+).
+    """
+    if types is None or hierarchy == "v2":
+        return []
+    numbers = {name: value for value, name in types.enum_values("cgroup_subsys_id").items()}
+    number = numbers.get(f"{hierarchy}_cgrp_id")
+    places = [
+        types.offset_of(*member)
+        for member in (
+            ("css_set", "subsys"), ("cgroup_subsys_state", "cgroup"), ("cgroup", "kn"), ("kernfs_node", "id"),
+        )
+    ]  # fmt: skip
+    if number is None or None in places or kernel_version() < (5, 5, 0):
+        return []
+    places[0] = (places[0] or 0) + 8 * number
+    names = ("KT_CGROUP_CSS", "KT_CGROUP_OF_CSS", "KT_CGROUP_NODE", "KT_CGROUP_NODE_ID")
+    return [f"#define {name} {place}" for name, place in zip(names, places, strict=True)]
+
+
 def _switch_defines(types: Btf | None) -> list[str]:
     """Where sched_switch says which state a thread left the CPU in: an argument (5.18+), or the thread's member."""
     if types is None:
@@ -157,7 +181,15 @@ def _switch_defines(types: Btf | None) -> list[str]:
     else:
         argument = (types.parameter_count("btf_trace_sched_switch") or 0) > 3
         renamed = types.has_member("task_struct", "__state")
-    return [f"#define KT_SWITCH_STATE {int(argument)}"] + ["#define KT_TASK_STATE_NEW 1"] * renamed
+    lines = [f"#define KT_SWITCH_STATE {int(argument)}"] + ["#define KT_TASK_STATE_NEW 1"] * renamed
+    # Only where the kernel was built with CONFIG_SCHED_INFO.
+    if (
+        types is not None
+        and types.has_member("task_struct", "sched_info")
+        and types.has_member("sched_info", "run_delay")
+    ):
+        lines.append("#define KT_RUN_DELAY 1")
+    return lines
 
 
 @dataclass

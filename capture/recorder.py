@@ -145,6 +145,7 @@ class Recorder:
             filter_cgroups=scope.by_pod,
             filter_netns=scope.by_pod,
             arguments=options.arguments,
+            cgroups=host.CgroupIds().hierarchy,
             control=options.ring or options.max_cpu is not None,
             direct=options.direct,
             sched=options.sched,

@@ -43,10 +43,14 @@ def test_a_sleep_whose_waking_was_not_seen_lasts_until_the_thread_runs() -> None
     assert intervals(events((2, 202, 100, 0, 150, 160)))[0] == (100, 50, "blocked", "futex", None, None)
 
 
+def thread(off: int, woke: int, came: int, ran: int = 0, waker: int = 0, account: int = 0) -> list[int]:
+    """As read_threads gives it: thread 7, asleep in futex before."""
+    return [7, off, woke, came, ran, 7, waker, 202, 1, account]
+
+
 def test_what_threads_do_at_the_end_is_cut_there() -> None:
-    asleep = [7, 100, 0, 0, 7, 0, 202, 1]
-    waiting = [7, 100, 180, 0, 7, 9, 202, 1]
-    running = [7, 100, 150, 160, 7, 9, 202, 1]
+    asleep, waiting = thread(100, 0, 0), thread(100, 180, 0, waker=9)
+    running = thread(100, 150, 160, ran=5, waker=9, account=45)
     assert intervals(open_slices([asleep], 200, LAYOUT)) == [(100, 100, "sleeping", "futex", None, None)]
     assert [i[:3] for i in intervals(open_slices([waiting], 200, LAYOUT))] == [
         (100, 80, "sleeping"),
@@ -58,3 +62,15 @@ def test_what_threads_do_at_the_end_is_cut_there() -> None:
         (160, 40, "running"),
     ]
     assert len(open_slices([], 200, LAYOUT)) == 0
+
+
+def test_a_thread_whose_leaving_was_not_seen_runs_as_long_as_the_kernel_says() -> None:
+    second = 1_000_000_000
+    left = thread(100, 0, 200, ran=50, account=50 + 7000)
+    assert [i[:4] for i in intervals(open_slices([left], second, LAYOUT))] == [
+        (100, 100, "sleeping", "futex"),
+        (200, 7000, "running", None),
+        (7200, second - 7200, "sleeping", None),
+    ]
+    gone = thread(100, 0, 200, ran=50, account=-1)
+    assert [i[:3] for i in intervals(open_slices([gone], second, LAYOUT))] == [(100, 100, "sleeping")]
