@@ -218,6 +218,7 @@ static __always_inline int thinned(struct socket_state *state)
 }
 #endif
 
+#define SOCK_DONE_FLAG 2	/* SOCK_DONE of include/net/sock.h: the peer's FIN has arrived */
 #define MSG_OOB 1
 #define MSG_PEEK 2
 #define MSG_TRUNC 0x20
@@ -295,6 +296,9 @@ static __always_inline int moved(struct sock *sk, int result, int flags, u8 dire
 			state->next[direction & 1] = position + result;
 		} else if (!out_of_band) {
 			u32 end = direction == DIRECTION_SEND ? GET(tp, write_seq) : GET(tp, copied_seq);
+			/* Who reads the last byte may take the FIN behind it with it; it has a number, and is no byte. */
+			if (direction == DIRECTION_RECEIVE && GET(sk, __sk_common.skc_flags) & SOCK_DONE_FLAG && end == GET(tp, rcv_nxt))
+				end -= 1;
 			u64 before = state->next[direction & 1];
 			if (!state->known[direction & 1]) {
 				/* So far above zero that a late first byte cannot pass below it. */

@@ -90,6 +90,16 @@ def test_the_same_byte_has_the_same_position_at_both_ends(run: tuple[Bundle, dic
     assert first[0]["position"] & 0xFFFFFFFF == first[1]["position"] & 0xFFFFFFFF
 
 
+def test_the_end_of_a_stream_is_no_byte_of_it(run: tuple[Bundle, dict[str, Any]]) -> None:
+    bundle, known = run
+    for port in known["last_words"]:
+        (client,) = rows(bundle, "connection", local_port=port)
+        (server,) = rows(bundle, "connection", remote_port=port)
+        sent = rows(bundle, "socket_data", connection_id=server["connection_id"], direction="send")
+        got = rows(bundle, "socket_data", connection_id=client["connection_id"], direction="receive")
+        assert [r["position"] & 0xFFFFFFFF for r in got] == [r["position"] & 0xFFFFFFFF for r in sent]
+
+
 def test_sendfile_and_splice_are_lengths(run: tuple[Bundle, dict[str, Any]]) -> None:
     bundle, known = run
     client, server = (connection(bundle, known["transfer"], side) for side in ("client", "server"))

@@ -165,6 +165,24 @@ def datagrams(family: int, host: str) -> dict[str, Any]:
     }
 
 
+def last_words() -> list[int]:
+    """Answers that come together with the end of the stream, in one piece and in two; the client's ports."""
+    ports = []
+    for parts in ([b"bye"], [b"good", b"bye"]):
+        client, server = pair(socket.AF_INET, "127.0.0.1")
+        ports.append(client.getsockname()[1])
+        for part in parts:
+            server.sendall(part)
+            if part is not parts[-1]:
+                assert client.recv(100) == part
+        server.close()
+        time.sleep(0.05)
+        assert client.recv(100) == b"bye"
+        assert client.recv(100) == b""
+        client.close()
+    return ports
+
+
 def connects() -> dict[str, int]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -210,6 +228,7 @@ def main() -> None:
         "udp4": datagrams(socket.AF_INET, "127.0.0.1"),
         "udp6": datagrams(socket.AF_INET6, "::1"),
         "connects": connects(),
+        "last_words": last_words(),
         "processes": processes(),
     }
     print(json.dumps(result))
