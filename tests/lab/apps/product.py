@@ -3,7 +3,7 @@
     python product.py --port 8080 --control FILE
 
 FILE is JSON and may change while the service runs: {"slow_sql": true, "extra_ms": 80}. What can be asked for:
-slow_sql, n_plus_one, lock_steps, idle_ms (transactions), redis_keys, extra_ms, fail_ratio, lookup (a name),
+slow_sql, n_plus_one, lock_steps, step_ms, idle_ms (transactions), redis_keys, extra_ms, fail_ratio, lookup (a name),
 answer_bytes (added to each answer), leak_bytes (kept by each request), pool_size (database connections, 0: no limit),
 hold_ms (for which one is kept after its statement), retries (of a statement that fails, which there is then one of),
 lock_ms (for which each request has the one lock), gone (no lists any more).
@@ -47,8 +47,8 @@ TOP_UNINDEXED_SQL = (
 # There is no such table.
 MISSING_SQL = "SELECT discount FROM promotion WHERE category_id = %s"
 ONE_SQL = "SELECT name FROM product WHERE id = %s"
-# Takes some 20 ms: thousands of rows.
-RESTOCK_SQL = "UPDATE stock SET quantity = quantity + 1 WHERE warehouse = 2"
+# Of one row, and as slow on every machine: what it stands for is work, not waiting.
+RESTOCK_SQL = "UPDATE stock SET quantity = quantity + 1 WHERE product_id = 2 AND warehouse = 2 AND SLEEP(%s) = 0"
 SOLD_SQL = "UPDATE stock SET quantity = quantity + 1 WHERE product_id = 1 AND warehouse = 1"
 REVIEW_SQL = "INSERT INTO review (product_code, stars, body) SELECT code, %s, %s FROM product WHERE id = %s"
 
@@ -180,17 +180,17 @@ class Service:
     def review(self, number: int, body: dict[str, Any]) -> tuple[int, Any]:
         lock_steps, idle_ms = self.control.get("lock_steps", 0), self.control.get("idle_ms", 0)
         if lock_steps or idle_ms:
-            self._sell(lock_steps, idle_ms)
+            self._sell(lock_steps, self.control.get("step_ms", 0), idle_ms)
         self.query(REVIEW_SQL, int(body["stars"]), str(body["text"]), number)
         return 201, {"product": number}
 
-    def _sell(self, steps: int, idle_ms: float) -> None:
+    def _sell(self, steps: int, step_ms: float, idle_ms: float) -> None:
         """One transaction that all of its kind have to pass one after another."""
         with self.mysql.connection() as connection, connection.cursor() as cursor:
             connection.begin()
             cursor.execute(SOLD_SQL)
             for _ in range(steps):
-                cursor.execute(RESTOCK_SQL)
+                cursor.execute(RESTOCK_SQL, (step_ms / 1000,))
             time.sleep(idle_ms / 1000)
             connection.commit()
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.lab.shop import Shop
 
 HOLD_MS = 150
-LOCK_STEPS = 7
+LOCK_STEPS, STEP_MS = 6, 25
 KEYS = 300_000
 HELD_MS = 60
 RETRIES = 12
@@ -121,8 +121,8 @@ FAULTS = (
     ),
     Fault(
         "lock-contention",
-        f"reviews update one row and run {LOCK_STEPS} statements on many rows before they commit",
-        *asked(lock_steps=LOCK_STEPS),
+        f"reviews update one row and run {LOCK_STEPS} statements of {STEP_MS} ms each before they commit",
+        *asked(lock_steps=LOCK_STEPS, step_ms=STEP_MS),
         lambda _shop: Answer(("lock-contention",), ("shop/mysql", "update stock")),
     ),
     Fault(
