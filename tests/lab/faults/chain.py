@@ -132,6 +132,9 @@ FAULTS = (
         "the only listener of a NATS subject is stuck: who asks it gets no answer",
         _stuck_listener,
         without("converter", "rates", "nats"),
-        lambda _shop: Answer(("unanswered-requests", "slow-calls", "server-errors"), ("nats", f"shop/rates|{SUBJECT}")),
+        lambda _shop: Answer(
+            ("unanswered-messages", "unanswered-requests", "slow-calls", "server-errors"),
+            ("nats", f"shop/rates|{SUBJECT}"),
+        ),
     ),
 )

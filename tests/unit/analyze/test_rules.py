@@ -482,3 +482,28 @@ def test_an_address_that_is_used_twice(tmp_path: Path, held: str, state: str, ex
     found = findings(maker, tmp_path, "duplicate-ip")
     assert [f["scope"] for f in found] == [BACK[0]] * expected
     assert all(("of pod shop/middle-1" in f["title"]) == (held[-2:] == "02") for f in found)
+
+
+# ---- unanswered-messages ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("is_answered", "expected"), [(False, 1), (True, 0)])
+def test_messages_that_nobody_answers(tmp_path: Path, is_answered: bool, expected: int) -> None:
+    maker = three()
+    asker = maker.connect(CLIENT, (MIDDLE[0], 4222), "client")
+    listener = maker.connect((BACK[0], 50000), (MIDDLE[0], 4222), "client")
+    maker.say(asker, 1, "receive", b'INFO {"server_id":"x"}\r\n')
+    maker.say(asker, 1.5, "send", b'CONNECT {"verbose":false}\r\nSUB _INBOX.a.* 1\r\n')
+    maker.say(listener, 1, "receive", b'INFO {"server_id":"x"}\r\n')
+    maker.say(listener, 1.5, "send", b'CONNECT {"verbose":false}\r\nSUB rates.get 1\r\n')
+    for turn in range(8):
+        at = 10 + turn * 500
+        maker.say(asker, at, "send", b"PUB rates.get _INBOX.a.%d 3\r\nEUR\r\n" % turn)
+        maker.say(listener, at + 1, "receive", b"MSG rates.get 1 _INBOX.a.%d 3\r\nEUR\r\n" % turn)
+        if is_answered:
+            maker.say(listener, at + 2, "send", b"PUB _INBOX.a.%d 4\r\n1.08\r\n" % turn)
+            maker.say(asker, at + 3, "receive", b"MSG _INBOX.a.%d 1 4\r\n1.08\r\n" % turn)
+    found = findings(maker, tmp_path, "unanswered-messages")
+    assert len(found) == expected
+    says = "shop/back does not answer what shop/client asks through shop/middle: 8 of 8 nats messages of rates.get"
+    assert all(f["title"] == says for f in found)
