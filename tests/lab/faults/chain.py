@@ -109,7 +109,7 @@ FAULTS = (
         _one_worker,
         without("render"),
         lambda _shop: Answer(
-            ("slow-calls", "process-lock", "listen-overflow", "pool-exhausted"),
+            ("unread-requests", "slow-calls", "process-lock", "listen-overflow", "pool-exhausted"),
             ("shop/render", "wait|queue|busy|one thread|at a time"),
         ),
     ),
