@@ -235,6 +235,22 @@ struct slice_event {
 	u32 reserved_a;
 };
 
+/* event EVENT_BLOCK_IO: a block device request, issue_ns to ts_ns on the device. operation: enum req_op; queue_ns before
+ * that, all ones where it is not known; pid 0: a kernel thread asked. */
+struct block_io_event {
+	u64 ts_ns;
+	u8 kind;
+	u8 operation;
+	u16 reserved_a;
+	u32 size_bytes;
+	u64 issue_ns;
+	u64 queue_ns;
+	u32 pid;
+	u32 error;
+	u8 device[32];
+	u8 command[16];
+};
+
 #define TLS_HANDSHAKE 0
 #define TLS_SSL_READ 1
 #define TLS_SSL_WRITE 2

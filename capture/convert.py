@@ -15,6 +15,7 @@ from kubetape.bundle.manifest import ClockAnchor, Manifest, Node, ProbeStatus
 from kubetape.bundle.schema import TABLES
 from kubetape.bundle.writer import BundleWriter
 from kubetape.capture import (
+    convert_block,
     convert_connections,
     convert_data,
     convert_process,
@@ -37,6 +38,7 @@ _KEPT = (
     "packet_event",
     "process_event",
     "slice_event",
+    "block_io_event",
 )
 
 # Which probe an event belongs to, for the counts in the manifest.
@@ -117,6 +119,8 @@ def convert(
         )
         if "slice_event" in layouts:
             _write_slices(writer, spool, node, arrays.pop("slice_event"), layouts["slice_event"])
+        if "block_io_event" in arrays:
+            writer.write("block_io", convert_block.table(node.name, arrays.pop("block_io_event")))
         for name, what, user_columns in user_probes:
             rows = user_probe.table(node.name, arrays[name], what, user_columns)
             writer.write(name, rows, rows.schema)

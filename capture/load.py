@@ -134,7 +134,7 @@ def _kernel_defines(types: Btf | None) -> list[str]:
         oom_task = (types.parameter_count("btf_trace_mark_victim") or 1) > 1
         bit_fields = not types.has_member("sock", "sk_protocol") or types.has_member("sock", "__sk_flags_offset")
         consumed = 1
-    lines = [f"#define KT_OOM_TASK {int(oom_task)}", *_switch_defines(types)]
+    lines = [f"#define KT_OOM_TASK {int(oom_task)}", *_switch_defines(types), *_block_defines(types)]
     if bit_fields:
         lines.append("#define KUBETAPE_SK_BITFIELDS 1")
     if arguments["kfree_skb"] >= 3:
@@ -172,6 +172,17 @@ def _cgroup_defines(hierarchy: str, types: Btf | None) -> list[str]:
     places[0] = (places[0] or 0) + 8 * number
     names = ("KT_CGROUP_CSS", "KT_CGROUP_OF_CSS", "KT_CGROUP_NODE", "KT_CGROUP_NODE_ID")
     return [f"#define {name} {place}" for name, place in zip(names, places, strict=True)]
+
+
+def _block_defines(types: Btf | None) -> list[str]:
+    """Arguments of block_rq_issue (a queue before the request up to 5.10), and where a request's disk is (5.17)."""
+    if types is None:
+        return ["#define KT_BLOCK_QUEUE 1"] * (kernel_version() < (5, 11, 0))
+    lines = ["#define KT_BLOCK_QUEUE 1"] * ((types.parameter_count("btf_trace_block_rq_issue") or 0) > 1)
+    disk = types.offset_of("request_queue", "disk")
+    if not types.has_member("request", "rq_disk") and disk is not None:
+        lines.append(f"#define KT_QUEUE_DISK {disk}")
+    return lines
 
 
 def _switch_defines(types: Btf | None) -> list[str]:

@@ -104,6 +104,13 @@ PROBES: tuple[Probe, ...] = (
         5,
     ),
     Probe(
+        "block_io",
+        ("block_io.c",),
+        (_tracing("block_insert@block_rq_insert", "block_issue@block_rq_issue", "block_complete@block_rq_complete"),),
+        "how long each device took for each request is missing: waits for disks have no device",
+        6,
+    ),
+    Probe(
         "stack_sample",
         ("stack.c",),
         ((Target("perf", "stack_sample", "cpu-clock"),),),

@@ -366,10 +366,11 @@ symbol_count int32 probes attached
         _EVENT
         + """
 device label device name
-operation label 'read', 'write', 'flush', 'discard'
+operation label 'read', 'write', 'flush', 'discard' or 'other'
 size_bytes int64 bytes
 queue_ns int64 time before the device got it, ns | not measured
 duration_ns int64 time on the device, ns
+is_error bool the device failed it
 pid int32 process that asked | write-back
 command string its comm | write-back
 """,
