@@ -15,9 +15,9 @@ test:
 	@tools/setup.sh test
 	@tools/check.sh
 
-# Each fault of the lab by itself, recorded and analyzed blind: which finding comes first (about 25 minutes).
+# Each fault of the lab by itself, recorded and analyzed blind: which finding comes first (about 50 minutes).
 diagnose:
-	@tools/setup.sh demo
+	@tools/setup.sh test
 	@$(PYTHON) -m tests.lab diagnose
 
 # The live tests of the probes on Debian's own kernel, in an emulated machine (no KVM needed; half an hour).

@@ -54,6 +54,13 @@ def mysql_end(count: int) -> bytes:
     return b"\x05\0\0" + bytes([4 + count & 255]) + b"\xfe\0\0\x02\0"
 
 
+def dns_without_answer(number: int) -> tuple[bytes, bytes]:
+    """A question for a name that does not exist, and NXDOMAIN (RFC 1035, 4.1)."""
+    head, question = number.to_bytes(2, "big"), b"\x03api\x07example\0\0\x01\0\x01"
+    counts = b"\0\x01\0\0\0\0\0\0"
+    return head + b"\x01\0" + counts + question, head + b"\x81\x83" + counts + question
+
+
 # ---- retry-storm ------------------------------------------------------------------------------------------
 
 
@@ -506,3 +513,31 @@ def test_messages_that_nobody_answers(tmp_path: Path, is_answered: bool, expecte
     found = findings(maker, tmp_path, "unanswered-messages")
     says = "shop/back does not answer what shop/client asks through shop/middle: 8 of 8 nats messages of rates.get"
     assert [f["title"] for f in found] == [says] * expected
+
+
+# ---- slow-calls: where in a chain -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("back_ms", "loud"), [(700, "shop/middle -> shop/back"), (100, "shop/client -> shop/middle")])
+def test_of_slow_calls_in_a_chain_the_last_is_left(tmp_path: Path, back_ms: float, loud: str) -> None:
+    maker = three()
+    outer, inner = both_ends(maker, CLIENT, MIDDLE), both_ends(maker, (MIDDLE[0], 50000), BACK)
+    for turn in range(8):
+        maker.ask(outer, 10 + turn * 1000, 720, *http("/outer"))
+        maker.ask(inner, 20 + turn * 1000, back_ms, *http("/inner"))
+    found = findings(maker, tmp_path, "slow-calls")
+    assert [f["scope"] for f in found if f["severity"] == "warning"] == [loud]
+
+
+def test_what_costs_little_explains_no_slow_calls(tmp_path: Path) -> None:
+    """A search path that fails fast, and a server that takes its time."""
+    maker = three()
+    names = maker.connect((CLIENT[0], 50001), ("10.0.0.5", 53), "client", "udp")
+    ends = both_ends(maker, CLIENT, BACK)
+    for turn in range(8):
+        maker.ask(ends, 10 + turn * 1000, 800, *http())
+    for turn in range(300):
+        maker.ask([names], 5 + turn * 30, 0.2, *dns_without_answer(turn))
+    analysis = Analysis(maker.write(tmp_path / "x.ktape"))
+    rows = analysis.query("SELECT rule, severity, caused_by FROM finding WHERE severity = 'warning' ORDER BY rank")
+    assert [(r["rule"], r["caused_by"]) for r in rows.to_pylist()] == [("slow-calls", None), ("dns-failures", None)]
