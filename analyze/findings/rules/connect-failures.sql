@@ -3,10 +3,11 @@
 -- Kind: cause
 -- Effect: failure
 WITH _try AS (
-    SELECT h.client_name, h.server_name, e.detail, e.ts_ns, e.duration_ns, e.remote_ip, e.remote_port,
+    SELECT h.client_name, h.server_name, e.detail, e.ts_ns, e.duration_ns, coalesce(e.remote_ip, CASE WHEN c.side <> 'server' THEN c.remote_ip END) AS remote_ip,
+        coalesce(e.remote_port, CASE WHEN c.side <> 'server' THEN c.remote_port END) AS remote_port,
         -- The kernel gives a local port before it sends anything: without one it had none to give.
-        CASE WHEN e.detail <> 'ok' AND coalesce(e.local_port, 0) = 0 THEN 'no local port' WHEN e.detail <> 'ok' THEN e.detail END AS why
-    FROM tcp_event AS e JOIN connection_health AS h USING (connection_id)
+        CASE WHEN e.detail <> 'ok' AND c.local_port = 0 THEN 'no local port' WHEN e.detail <> 'ok' THEN e.detail END AS why
+    FROM tcp_event AS e JOIN connection_health AS h USING (connection_id) JOIN connection AS c USING (connection_id)
     WHERE e.kind = 'connect'
 ),
 _listens AS (
