@@ -107,6 +107,7 @@ def collect(analysis: Analysis) -> ReportData:
         ),
         time_split=rows(
             "SELECT server, count(*) AS request_count, avg(total_ns) AS total_ns, avg(network_ns) AS network_ns, "
+            "avg(coalesce(proxy_ns, 0)) AS proxy_ns, "
             "avg(downstream_ns) AS downstream_ns, avg(own_ns) AS own_ns, mode(slowest_callee) AS callee "
             "FROM request_time_split WHERE server_ns IS NOT NULL GROUP BY server "
             f"ORDER BY count(*) * avg(total_ns) DESC, server LIMIT {TOP_ROWS}"
