@@ -94,6 +94,11 @@ def blob(size: int) -> Work:
     return lambda _path: (200, "x" * size)
 
 
+def fail(ratio: float) -> Work:
+    """500 for a share of what is asked."""
+    return lambda _path: (500, {"error": "broken"}) if random.random() < ratio else (200, {})
+
+
 def limited(per_second: float) -> Work:
     """429 for what is asked more often."""
     lock = threading.Lock()
@@ -172,6 +177,24 @@ def orders(password: str) -> Work:
     return work
 
 
+def book(password: str, url: str) -> Work:
+    """PostgreSQL: lock a row, ask another service, and only then commit."""
+    ask = get(url)
+
+    def connect() -> Any:
+        return psycopg.connect(host="postgres", user="orders", password=password, dbname="orders", connect_timeout=5)
+
+    def work(path: str) -> tuple[int, Any]:
+        connection = _mine(connect)
+        connection.execute("SELECT total FROM orders WHERE id = 1 FOR UPDATE")
+        ask(path)
+        connection.execute("UPDATE orders SET total = total + 1 WHERE id = 1")
+        connection.commit()
+        return 200, {}
+
+    return work
+
+
 def _mysql(port: int = 3306) -> Any:
     return pymysql.connect(host="mysql", port=port, user="shop", password="shop", database="shop", autocommit=True)
 
@@ -237,7 +260,7 @@ def script(steps: int) -> Work:
 
 WORK: dict[str, Callable[..., Work]] = {
     work.__name__: work
-    for work in (spin, sleep, blob, limited, get, nats, orders, ping, export, take_two, whole_hash, script)
+    for work in (spin, sleep, blob, fail, limited, get, nats, orders, book, ping, export, take_two, whole_hash, script)
 }
 
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from tests.lab.faults.extra import APPS, app, end, serve, step, visit, without
+from tests.lab.faults.extra import APPS, HTTP, app, end, serve, step, visit, without
 from tests.lab.faults.fault import Answer, Fault
 from tests.lab.network import OUTSIDE
 from tests.lab.shell import run
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from tests.lab.shop import Shop
 
 SPIN_MS = 130
+FAIL_RATIO = 0.25
+EVERY, COMPUTE_MS = 6, 150
 LIMIT_PER_S = 5
 FAR_MS = 500
 ALONE_MS = 40
@@ -81,7 +83,34 @@ def _stuck_listener(shop: Shop) -> None:
     visit(shop, "http://converter/", rate=5)
 
 
+def _failing_leaf(shop: Shop) -> None:
+    serve(shop, "voucher", step("fail", ratio=FAIL_RATIO))
+    serve(shop, "offer", step("get", url="http://voucher/"))
+    serve(shop, "cart", step("get", url="http://offer/"))
+    visit(shop, "http://cart/", rate=8)
+
+
+def _blocked_loop(shop: Shop) -> None:
+    feed = app("loop", "--port", HTTP, "--every", EVERY, "--ms", COMPUTE_MS)
+    serve(shop, "feed", feed, replicas=1)
+    visit(shop, "http://feed/", rate=30, workers=16, uses=10_000)
+
+
 FAULTS = (
+    Fault(
+        "failing-leaf",
+        f"cart asks offer, which asks voucher, which fails {FAIL_RATIO:.0%} of its requests",
+        _failing_leaf,
+        without("cart", "offer", "voucher"),
+        lambda _shop: Answer(("server-errors",), ("shop/voucher", "500")),
+    ),
+    Fault(
+        "blocked-loop",
+        f"each {EVERY}th request computes for {COMPUTE_MS} ms in feed's event loop; all others wait in its sockets",
+        _blocked_loop,
+        without("feed"),
+        lambda _shop: Answer(("unread-requests", "process-lock", "slow-calls"), ("shop/feed", "wait")),
+    ),
     Fault(
         "deep-chain",
         f"storefront asks pricing, which asks tax, which computes for {SPIN_MS} ms",

@@ -26,6 +26,8 @@ PORT = 5432
 PASSWORD, OLD_PASSWORD = "second", "first"
 ORDERS = 200_000
 LOCKED_S, UNLOCKED_S = 0.7, 1.3
+ASK_MS = 130
+CONNECTIONS = 12
 _TABLE = (
     "CREATE ROLE orders LOGIN PASSWORD '{password}'",
     "CREATE TABLE orders (id serial PRIMARY KEY, customer int NOT NULL, total int NOT NULL, note text NOT NULL)",
@@ -52,7 +54,7 @@ def _programs() -> Path:
     return found[-1]
 
 
-def _start(shop: Shop, rows: int) -> None:
+def _start(shop: Shop, rows: int, *more: str) -> None:
     """The server, with the table in it."""
     data = shop.folder / "postgresql"
     become = ("setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups")
@@ -68,7 +70,7 @@ def _start(shop: Shop, rows: int) -> None:
         file.write("host all all all scram-sha-256\n")
 
     def command(pod: Pod) -> Sequence[str]:
-        settings = (f"listen_addresses={pod.ip}", f"unix_socket_directories={data}", "fsync=off")
+        settings = (f"listen_addresses={pod.ip}", f"unix_socket_directories={data}", "fsync=off", *more)
         return [*become, str(_programs() / "postgres"), "-D", str(data), *(w for s in settings for w in ("-c", s))]
 
     pods = serve(shop, "postgres", command, replicas=1, port=PORT)
@@ -106,7 +108,7 @@ def _with_orders(shop: Shop, rows: int = 2_000, password: str = PASSWORD) -> Non
 
 def _stop(shop: Shop) -> None:
     end(shop)
-    shop.take_away("orders", "postgres", "migrate")
+    shop.take_away("orders", "postgres", "migrate", "booking", "seats", "leak")
     shutil.rmtree(shop.folder / "postgresql")
 
 
@@ -129,7 +131,47 @@ def _rotation(shop: Shop) -> None:
     visit(shop, "http://orders/orders/1", rate=12)
 
 
+def _booking(shop: Shop) -> None:
+    _start(shop, 1_000)
+    serve(shop, "seats", step("sleep", ms=ASK_MS))
+    serve(shop, "booking", step("book", password=PASSWORD, url="http://seats/"))
+    visit(shop, "http://booking/", rate=6)
+
+
+_LEAK = (
+    "import psycopg, sys, time\n"
+    "kept = []\n"
+    "while True:\n"
+    "    try: kept.append(psycopg.connect(host='postgres', user='orders', dbname='orders', password=sys.argv[1]))\n"
+    "    except psycopg.Error: pass\n"
+    "    time.sleep(0.05 if len(kept) < int(sys.argv[2]) else 3)\n"
+)
+
+
+def _leaked(shop: Shop) -> None:
+    """Three of the connections are kept for administrators."""
+    _start(shop, 1_000, f"max_connections={CONNECTIONS}")
+    leak = [sys.executable, "-c", _LEAK, PASSWORD, str(CONNECTIONS - 4)]
+    serve(shop, "leak", lambda _pod: leak, replicas=1, port=None)
+    serve(shop, "orders", step("orders", password=PASSWORD))
+    visit(shop, "http://orders/orders/1", rate=12)
+
+
 FAULTS = (
+    Fault(
+        "pg-lock-and-ask",
+        f"booking locks a row in PostgreSQL and asks another service for {ASK_MS} ms before it commits",
+        _booking,
+        _stop,
+        lambda _shop: Answer(("idle-in-transaction", "lock-contention"), ("shop/postgres", "shop/booking")),
+    ),
+    Fault(
+        "pg-too-many-connections",
+        f"another program has taken nearly all of PostgreSQL's {CONNECTIONS} connections",
+        _leaked,
+        _stop,
+        lambda _shop: Answer(("server-errors", "client-errors", "connect-failures"), ("shop/postgres", "53300")),
+    ),
     Fault(
         "pg-slow-statement",
         f"orders asks PostgreSQL for a report that computes a hash of each of {ORDERS} rows",

@@ -114,7 +114,56 @@ def _wide_window(shop: Shop) -> None:
     without("mirror", "archive")(shop)
 
 
+# ---- stale-address: a name that still has the address of a pod that is gone -------------------------------------
+
+
+def _stale(shop: Shop) -> None:
+    gone = shop.plan("catalog", HTTP)[0]
+    shop.names["catalog.shop.svc.cluster.local"] = gone.ip
+    serve(shop, "catalog", step("sleep", ms=2), replicas=1)
+    serve(shop, "front", step("get", url="http://catalog/"))
+    visit(shop, "http://front/", rate=6, workers=16)
+
+
+def _not_stale(shop: Shop) -> None:
+    del shop.names["catalog.shop.svc.cluster.local"]
+    without("front", "catalog")(shop)
+
+
+# ---- policy: packets of one client are dropped at the server's door ---------------------------------------------
+
+
+def _policy(shop: Shop) -> None:
+    audit = serve(shop, "audit", step("ping", port=3306))
+    mysql = shop.one("mysql")
+    sources = ", ".join(pod.ip for pod in audit)
+    mysql.nft(
+        "table inet lab_policy {\n chain in {\n type filter hook input priority 0;\n"
+        f" ip saddr {{ {sources} }} drop\n }}\n}}\n"
+    )
+    visit(shop, "http://audit/", rate=6)
+
+
+def _no_policy(shop: Shop) -> None:
+    shop.one("mysql").nft("delete table inet lab_policy")
+    without("audit")(shop)
+
+
 FAULTS = (
+    Fault(
+        "stale-address",
+        "a name has the address of a pod that is gone beside that of the one there is",
+        _stale,
+        _not_stale,
+        lambda _shop: Answer(("connect-failures",), ("shop/front", "catalog|unreachable|timeout")),
+    ),
+    Fault(
+        "policy",
+        "a network policy drops the packets of audit to MySQL; all others reach it",
+        _policy,
+        _no_policy,
+        lambda _shop: Answer(("connect-failures", "unanswered-requests"), ("shop/audit", "shop/mysql")),
+    ),
     Fault(
         "wrong-port",
         f"coupon asks for MySQL at port {WRONG_PORT}, where nobody listens",

@@ -231,6 +231,12 @@ FAULTS = (
         lambda _shop: Answer(("dns-failures",), ("shop/product", "do not exist")),
     ),
     Fault(
+        "refused-names",
+        "product looks up a name for each request that its name server refuses to look up",
+        *asked(lookup="ledger.corp.test"),
+        lambda _shop: Answer(("dns-failures",), ("shop/product", "failed|failing|REFUSED")),
+    ),
+    Fault(
         "surge",
         f"one product pod sends redis {SURGE_RPS} requests a second more",
         _surge,

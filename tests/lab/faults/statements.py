@@ -54,7 +54,25 @@ def _memory(size: str) -> Callable[[Shop], None]:
     return set_
 
 
+def _no_writes(shop: Shop) -> None:
+    """As a master that was made a replica in a failover, and whose clients do not know."""
+    redis = shop.one("redis")
+    redis.run("redis-cli", "-h", redis.ip, "replicaof", "127.0.0.1", "1")
+
+
+def _writes(shop: Shop) -> None:
+    redis = shop.one("redis")
+    redis.run("redis-cli", "-h", redis.ip, "replicaof", "no", "one")
+
+
 FAULTS = (
+    Fault(
+        "read-only-cache",
+        "Redis has become a replica: it may only be read",
+        _no_writes,
+        _writes,
+        lambda _shop: Answer(("server-errors",), ("shop/redis", "READONLY")),
+    ),
     Fault(
         "mysql-deadlocks",
         "transactions of checkout update the same two rows in any order, and deadlock",
