@@ -31,7 +31,7 @@ def examine() -> Report:
     arch = architecture()
     bcc = program.import_bcc()
     began = time.monotonic()
-    loaded = load.load(load.Settings(ring_bytes=1 << 20), recorder.kernel_types())
+    loaded = load.load(load.Settings(ring_bytes=1 << 20, stack_hz=99), recorder.kernel_types())
     seconds = time.monotonic() - began
     loaded.detach()
     return Report(

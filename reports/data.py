@@ -41,6 +41,7 @@ class ReportData:
     flames: list[Flame] = field(default_factory=list)
     node_health: list[Row] = field(default_factory=list)
     pod_health: list[Row] = field(default_factory=list)
+    disks: list[Row] = field(default_factory=list)
     transactions: list[Row] = field(default_factory=list)
     timeline: list[Row] = field(default_factory=list)
 
@@ -115,6 +116,7 @@ def collect(analysis: Analysis) -> ReportData:
         waterfalls=slowest(rows),
         flames=flames(rows),
         node_health=rows("SELECT * FROM node_health WHERE cpu_busy_ratio IS NOT NULL OR is_ready IS NOT NULL"),
+        disks=rows(f"SELECT * FROM disk_summary LIMIT {TOP_ROWS}"),
         pod_health=rows(
             "SELECT * FROM pod_health WHERE cpu_cores IS NOT NULL OR request_count > 0 OR NOT coalesce(is_ready, true) "
             "ORDER BY coalesce(is_ready, true), coalesce(throttled_ratio, 0) DESC, coalesce(cpu_cores, 0) DESC, "

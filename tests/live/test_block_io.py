@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from kubetape.analyze.analysis import Analysis
 from kubetape.bundle.reader import Bundle
 from tests.live.recording import record, rows
 
@@ -57,4 +58,9 @@ def test_every_byte_with_its_device_its_process_and_its_time(tmp_path: Path) -> 
         assert all(r["duration_ns"] > 0 and not r["is_error"] and r["command"].startswith("python") for r in data)
         on_device = sum(r["duration_ns"] for r in data)
         assert 0.2 * spent_ns < on_device < spent_ns
+    asked = Analysis(tmp_path / "x.ktape").query(
+        f"SELECT operation, request_count FROM disk_summary WHERE name LIKE 'python%' AND device = '{disk}' "
+        f"AND size_bytes % {SIZE} = 0"
+    )
+    assert {(r["operation"], r["request_count"]) for r in asked.to_pylist()} >= {("write", WRITES)}
     assert [p.status for p in bundle.manifest.nodes[0].probes if p.probe == "block_io"] == ["attached"]
