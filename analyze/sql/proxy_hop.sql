@@ -29,13 +29,18 @@ WITH _within AS (
 _process AS (
     SELECT DISTINCT r.node, r.pid FROM request AS r JOIN _within USING (connection_id) WHERE r.pid IS NOT NULL
 ),
+_row AS (
+    SELECT request_id, client_request_id AS row_id, 'client' AS side FROM hop
+    UNION ALL
+    SELECT request_id, server_request_id, 'server' FROM hop
+),
 _seen AS (
     SELECT h.request_id, r.node, r.pid, r.tid, r.side, r.connection_id, r.operation, coalesce(r.statement, r.resource, '') AS said,
         CASE WHEN r.protocol IN ('http1', 'http2') THEN 'http' ELSE r.protocol END AS protocol, r.start_ns,
         r.end_ns, r.latency_ns, r.status, w.connection_id IS NOT NULL AS is_within, coalesce(w.is_redirected, false) AS is_redirected
     FROM request AS r
     JOIN _process AS q ON q.node = r.node AND q.pid = r.pid
-    JOIN hop AS h ON r.request_id = CASE WHEN r.side = 'server' THEN h.server_request_id ELSE h.client_request_id END
+    JOIN _row AS h ON h.row_id = r.request_id AND h.side = r.side
     LEFT JOIN _within AS w ON w.connection_id = r.connection_id
     WHERE r.protocol <> 'tls'
 ),
@@ -76,8 +81,8 @@ _meeting AS (
 ),
 _bucket AS (
     -- So that only requests of about the same time are set beside each other.
-    SELECT *, unnest(range(start_ns // 100000000,
-        least(coalesce(end_ns, start_ns + 100000000) // 100000000 + 1, start_ns // 100000000 + 1000))) AS bucket FROM _came
+    SELECT *, unnest(range(start_ns // 20000000,
+        least(coalesce(end_ns, start_ns + 20000000) // 20000000 + 1, start_ns // 20000000 + 1000))) AS bucket FROM _came
 ),
 _nested AS (
     SELECT c.*, g.request_id AS next_request_id, g.node AS in_node, g.pid AS in_pid, g.is_within AS in_is_within,
@@ -85,7 +90,7 @@ _nested AS (
         coalesce(c.latency_ns - g.latency_ns, 2 * (g.start_ns - c.start_ns)) AS slack_ns,
         c.latency_ns - g.latency_ns AS proxy_ns
     FROM _went AS g
-    JOIN _bucket AS c ON c.bucket = g.start_ns // 100000000 AND c.protocol = g.protocol
+    JOIN _bucket AS c ON c.bucket = g.start_ns // 20000000 AND c.protocol = g.protocol
         AND c.operation IS NOT DISTINCT FROM g.operation AND c.said = g.said AND c.start_ns <= g.start_ns
     -- A proxy answers for a server that does not, and passes nothing on to a caller who has gone.
     WHERE coalesce(g.end_ns <= c.end_ns, g.start_ns <= c.end_ns, true)
