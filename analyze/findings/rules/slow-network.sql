@@ -13,7 +13,9 @@ WITH _tcp AS (
             AND s.send_window_bytes < 1448 * s.cwnd_segments) AS window_bytes,
         count(*) FILTER (s.send_queue_bytes >= 8192) AS full, count(*) FILTER (s.send_queue_bytes >= 8192
             AND s.send_window_bytes < s.send_queue_bytes AND s.send_window_bytes < 1448 * s.cwnd_segments) AS held,
-        arg_max(h.remote_name, s.send_queue_bytes) AS reader, max(s.receive_queue_bytes) AS unread_bytes, max(s.delivery_rate_bps) AS rate_bps
+        arg_max(h.remote_name, s.send_queue_bytes) AS reader, max(s.receive_queue_bytes) AS unread_bytes,
+        greatest(quantile_disc(s.receive_queue_bytes, 0.5) FILTER (h.is_client), quantile_disc(s.receive_queue_bytes, 0.5) FILTER (NOT h.is_client))
+            AS unread_p50_bytes, max(s.delivery_rate_bps) AS rate_bps
     FROM tcp_sample AS s JOIN connection_health AS h USING (connection_id)
     WHERE s.srtt_ns IS NOT NULL GROUP BY ALL
 ),
@@ -50,5 +52,7 @@ WHERE e.joined_count >= 10 AND e.network_p50_ns >= 1000000 * getvariable('slow_n
     AND e.network_total_ns >= 0.3 * e.total_ns
     -- A server that is slow to answer acknowledges up to 40 ms late, too.
     AND (t.queue_bytes >= 8192 OR t.rtt_p50_ns >= 40000000 OR coalesce(e.server_p95_ns, 0) < 40000000)
+    -- So is a reader that leaves what has arrived: the network has done its part.
+    AND coalesce(t.unread_p50_bytes, 0) < 1024 * getvariable('unread_kib')
     -- Loss is another finding, and explains the time better.
     AND coalesce(l.resent, 0) < getvariable('lossy_link_ratio')
