@@ -102,8 +102,10 @@ int sched_switch(u64 *ctx)
 			event.off_ns = thread->off_ns;
 			event.woke_ns = thread->woke_ns;
 			event.waker_tid = thread->waker_tid;
-			if (missed || !in)
-				in = now - (ran - thread->ran_ns);
+			/* Nor is it running while an interrupt or a hypervisor has its CPU: it waits for one. */
+			u64 by_account = now - (ran - thread->ran_ns);
+			if (missed || in < by_account)
+				in = by_account;
 			if (in < thread->off_ns || in > now)
 				in = thread->off_ns;
 			event.in_ns = in;
