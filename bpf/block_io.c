@@ -14,6 +14,7 @@
 struct block_request {
 	u64 issue_ns;		/* 0: only inserted */
 	u64 queue_ns;
+	u64 made_ns;		/* start_time_ns: a request merged into another ends without a word, and its place is used again */
 	u32 size_bytes;
 	u32 pid;
 	u8 command[16];
@@ -47,12 +48,15 @@ static __always_inline void asked_by(struct block_request *request)
 
 int block_insert(u64 *ctx)
 {
-	u64 key = (u64)BLOCK_REQUEST(ctx);
+	struct request *rq = BLOCK_REQUEST(ctx);
+	u64 key = (u64)rq;
 	struct block_request request = {};
 	if (!block_wanted(bpf_get_current_pid_tgid() >> 32))
 		return 0;
 	asked_by(&request);
-	block_requests.update(&key, &request);
+	request.made_ns = GET(rq, start_time_ns);
+	if (block_requests.update(&key, &request))
+		count(PROBE_BLOCK_IO, COUNT_MAP_FULL, 1);
 	return 0;
 }
 
@@ -61,12 +65,13 @@ int block_issue(u64 *ctx)
 	struct request *rq = BLOCK_REQUEST(ctx);
 	u64 key = (u64)rq, now = bpf_ktime_get_ns(), made = GET(rq, start_time_ns);
 	struct block_request *known = block_requests.lookup(&key), request = {};
-	if (known)
+	if (known && known->made_ns == made)
 		request = *known;
 	else if (!block_wanted(bpf_get_current_pid_tgid() >> 32))
 		return 0;
 	else
 		asked_by(&request);
+	request.made_ns = made;
 	request.issue_ns = now;
 	request.queue_ns = made && made <= now ? now - made : ~0ULL;
 	request.size_bytes = GET(rq, __data_len);

@@ -102,7 +102,7 @@ int sched_switch(u64 *ctx)
 			event.off_ns = thread->off_ns;
 			event.woke_ns = thread->woke_ns;
 			event.waker_tid = thread->waker_tid;
-			/* Nor is it running while an interrupt or a hypervisor has its CPU: it waits for one. */
+			/* While an interrupt or a hypervisor has its CPU a thread waits for one, though it was not switched. */
 			u64 by_account = now - (ran - thread->ran_ns);
 			if (missed || in < by_account)
 				in = by_account;

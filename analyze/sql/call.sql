@@ -21,7 +21,7 @@
 --   caller_connection_id BIGINT: the connection whose other end is the client, where the way to the server's sidecar could
 --     not be read. NULL otherwise.
 WITH RECURSIVE _link AS (
-    SELECT request_id, next_request_id, proxy_count, proxy_ns, basis FROM proxy_hop
+    SELECT request_id, next_request_id, proxy_count, proxy_ns FROM proxy_hop
     WHERE request_id IS NOT NULL AND next_request_id IS NOT NULL
 ),
 _chain AS (

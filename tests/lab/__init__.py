@@ -4,3 +4,8 @@ Each pod has its own network namespace on a common bridge and its processes stan
 form; there is no Kubernetes. Faults (`tests.lab.faults`) are switched on and off while the shop runs, and each
 states what the right answer is.
 """
+
+from pathlib import Path
+
+# The programs that run in the pods.
+APPS = Path(__file__).resolve().parent / "apps"

@@ -26,14 +26,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.lab import database, metadata
+from tests.lab import APPS, database, metadata
 from tests.lab.cgroups import CgroupTree
 from tests.lab.errors import LabError
 from tests.lab.faults import Fault
 from tests.lab.network import CONNTRACK_MAX, OUTSIDE, Bridge, free_subnet
 from tests.lab.pods import Pod
 
-APPS = Path(__file__).resolve().parent / "apps"
 FOLDER_PREFIX = "kt-lab-"
 NAMESPACE = "shop"
 REPLICAS = 3

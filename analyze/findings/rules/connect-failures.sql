@@ -20,7 +20,7 @@ _listens AS (
 ),
 _empty AS (
     -- Services that choose pods, and have none to send anybody to.
-    SELECT s.namespace || '/' || s.name AS service, unnest(string_split(s.cluster_ips, ',')) AS ip
+    SELECT s.namespace || '/' || s.name AS service, unnest(string_split(s.cluster_ips, ' ')) AS ip
     FROM k8s_service AS s
     WHERE s.selector IS NOT NULL AND NOT EXISTS (
         SELECT 1 FROM k8s_endpoint AS e WHERE e.namespace = s.namespace AND e.service = s.name AND coalesce(e.ready, true))

@@ -1,5 +1,5 @@
 -- Established connections are cut off by a reset.
--- Inputs: tcp_event, connection_health, connection, request
+-- Inputs: tcp_event, connection_health, request
 -- Kind: cause
 -- Effect: timeout
 WITH _reset AS (
@@ -11,10 +11,6 @@ WITH _reset AS (
         -- A refused connect is answered by a reset, too: that is another finding.
         AND h.sent_bytes + h.received_bytes > 0
     GROUP BY ALL
-),
-_edge AS (
-    SELECT client_name, server_name, count(*) AS connections, sum(connect_failed_count) AS failed
-    FROM connection_health WHERE transport = 'tcp' AND is_client GROUP BY ALL
 ),
 _lost AS (
     -- What was under way on those very connections: a recording's end leaves requests without an answer, too.
@@ -35,7 +31,6 @@ SELECT
     0.85 AS confidence, count(*) * 100000000 AS impact_ns, min(ts_ns) AS first_ns,
     max(ts_ns) AS last_ns, [r.client_name, r.server_name] AS entities
 FROM _reset AS r
-LEFT JOIN _edge AS e USING (client_name, server_name)
 LEFT JOIN _lost AS l USING (client_name, server_name)
 GROUP BY r.client_name, r.server_name
 -- Clients that close with unread bytes reset too: only where it hurts requests, or is common.

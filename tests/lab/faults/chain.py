@@ -6,7 +6,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from tests.lab.faults.extra import APPS, HTTP, app, end, serve, step, visit, without
+from tests.lab import APPS
+from tests.lab.faults.extra import HTTP, app, end, serve, step, visit, without
 from tests.lab.faults.fault import Answer, Fault
 from tests.lab.network import OUTSIDE
 from tests.lab.shell import run

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tests.lab import APPS
 
 if TYPE_CHECKING:
     from tests.lab.pods import Pod
     from tests.lab.shop import Shop
 
-APPS = Path(__file__).resolve().parents[1] / "apps"
 HTTP = 80
 Command = Callable[["Pod"], Sequence[str]]
 

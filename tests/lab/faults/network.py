@@ -7,9 +7,9 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.lab import APPS
 from tests.lab.faults.fault import Answer, Fault
 from tests.lab.network import CONNTRACK_MAX
 
@@ -23,7 +23,6 @@ RESET_PERCENT = 2
 RATE = "256kbit"
 CONNTRACK_ENTRIES = 4096
 MTU = 1400
-APPS = Path(__file__).resolve().parents[1] / "apps"
 
 
 # ---- lossy-link: on arrival, not on sending: a local drop on the way out is told to the sender's TCP at once ----

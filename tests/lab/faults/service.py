@@ -7,9 +7,9 @@ import signal
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.lab import APPS
 from tests.lab.faults.database import asked
 from tests.lab.faults.fault import Answer, Fault
 
@@ -27,7 +27,6 @@ PARTS_PORT = 9090
 SIP_PORT = 9091
 LOCK_MS = 110
 GRPC_PORT, GRPC_RPS = 50051, 20
-APPS = Path(__file__).resolve().parents[1] / "apps"
 
 
 def _slow(shop: Shop) -> None:

@@ -447,7 +447,7 @@ def test_no_local_port(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("ready", "expected"), [(False, "the service has no endpoints"), (True, "refused")])
 def test_a_service_without_endpoints(tmp_path: Path, ready: bool, expected: str) -> None:
     maker = refused(80, ip="172.30.0.1")
-    service = {"namespace": "shop", "name": "recommend", "cluster_ips": "172.30.0.1", "port": 80}
+    service = {"namespace": "shop", "name": "recommend", "cluster_ips": "172.30.0.1 fd00::80", "port": 80}
     maker.more["k8s_service"] = [filled("k8s_service", service | {"selector": "{}"})]
     endpoint = {"namespace": "shop", "service": "recommend", "ip": "10.0.0.8", "port": 80, "ready": ready}
     maker.more["k8s_endpoint"] = [filled("k8s_endpoint", endpoint)]
