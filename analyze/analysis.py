@@ -15,7 +15,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from kubetape.analyze.durations import AS_MS_MACRO
+from kubetape.analyze.durations import MACROS
 from kubetape.analyze.findings import RULES, Rule, find
 from kubetape.analyze.tables import DERIVED_TABLES, DerivedTable, parameters
 from kubetape.bundle import TABLES
@@ -68,8 +68,8 @@ class Analysis:
         self.rules = RULES | (rules or {})
         for name, value in (parameters() | (thresholds or {})).items():
             self.database.execute(f"SET VARIABLE {name} = {value!r}")
-        self.database.execute(AS_MS_MACRO)
         self.register("manifest_node", self._manifest_nodes())
+        self.database.execute(MACROS)
         self.register("probe", self._probes())
         self._made |= {"manifest_node", "probe"}
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-# The same in SQL, for the texts of rules.
-AS_MS_MACRO = """
+# For rules, in SQL: the same for their texts; and a time of a node's monotonic clock as nanoseconds since 1970.
+MACROS = """
 CREATE MACRO as_ms(ns) AS
-    CASE WHEN ns >= 1000000000 THEN format('{:.3g} s', ns / 1e9) ELSE format('{:.3g} ms', ns / 1e6) END
+    CASE WHEN ns >= 1000000000 THEN format('{:.3g} s', ns / 1e9) ELSE format('{:.3g} ms', ns / 1e6) END;
+CREATE MACRO realtime_ns(node_name, monotonic_ns) AS
+    -- Columns of its own names, or a `node` given would be taken for that of the manifest.
+    monotonic_ns + (SELECT _offset_ns FROM (SELECT node AS _node, clock_offset_ns AS _offset_ns FROM manifest_node)
+        WHERE _node = node_name);
 """
 
 

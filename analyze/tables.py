@@ -104,6 +104,7 @@ def parameters() -> dict[str, float]:
         "unread_kib": 64.0,
         "unread_ms": 20.0,
         "process_lock_ms": 20.0,
+        "time_share_ms": 50.0,
     }
 
 

@@ -71,6 +71,7 @@ def collect(analysis: Analysis) -> ReportData:
     for finding in findings:
         finding["about"] = analysis.rules[finding["rule"]].page
         # A consequence stands below its cause, so that the first screen holds the causes.
+        finding["window"] = _window(finding, min((n["start_ns"] for n in nodes), default=0))
         finding["consequences"] = [f for f in findings if f["caused_by"] == finding["title"]]
     statements = _with_pretty(rows(f"SELECT * FROM sql_digest ORDER BY total_ns DESC LIMIT {TOP_ROWS}"))
     by_digest = {row["digest"]: row["pretty"] for row in statements}
@@ -152,3 +153,13 @@ def _with_pretty(statements: list[Row]) -> list[Row]:
     for row in statements:
         row["pretty"] = pretty(row["example"] or row["statement_pattern"], row["protocol"])
     return statements
+
+
+def _window(finding: Row, begin_ns: int) -> str:
+    """When it was seen, in seconds of the recording; empty where the finding has no times."""
+    first, last = finding["first_ns"], finding["last_ns"]
+    if first is None:
+        return ""
+    # What began before the recording was there from its start.
+    seconds = [max(0.0, (at - begin_ns) / 1e9) for at in (first, first if last is None else last)]
+    return f"seen from {seconds[0]:.1f} s to {seconds[1]:.1f} s"

@@ -13,7 +13,8 @@ and its columns: severity, scope_kind, scope, title, summary, evidence (a query 
 (0 to 1), impact_ns (time it cost, for ranking), first_ns, last_ns, entities (names it is about); of a root also
 explains: names of pods, workloads, edges ("a -> b"), statement digests or nodes whose troubles follow from it, and,
 where it may itself only follow from what a workload does, yields_to: that workload; of a cause also about: further
-names that a root may explain.
+names that a root may explain, and, of one on an edge, aside: true where nothing that its caller serves waits for that
+edge, so that none of it fails because of it.
 
 Effect, of a cause: failure is what a server may only pass on from those it calls; timeout is a failure that slowness
 can bring about; work is what a program does whatever happens to it. Of a root: slowness explains no failures and no
@@ -144,7 +145,8 @@ def find(database: duckdb.DuckDBPyConnection, rules: Iterable[Rule], loss_ratio:
     # Connections, not calls: who cannot be reached gets no request.
     edges = database.execute("SELECT DISTINCT client_name, server_name FROM connection_health").fetchall()
     callees: dict[str, set[str]] = {}
-    for client, server in edges:
+    aside = {(f["entities"][0], f["entities"][-1]) for f in found if f.get("aside")}
+    for client, server in set(edges) - aside:
         callees.setdefault(client, set()).add(server)
     _yield(found)
     _point_to_roots(found)
@@ -309,4 +311,6 @@ def _weighs(cause: dict[str, Any], finding: dict[str, Any]) -> bool:
 def _at(cause: dict[str, Any]) -> set[str]:
     """Where a cause is. One between two workloads is at that edge and at its caller: it shows in what he serves."""
     names = cause["entities"][:1] if cause["scope_kind"] == "edge" else cause["entities"]
+    if cause.get("aside"):
+        names = []
     return {cause["scope"], *names, *(cause.get("explains") or [])}

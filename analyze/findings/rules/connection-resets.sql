@@ -3,7 +3,7 @@
 -- Kind: cause
 -- Effect: timeout
 WITH _reset AS (
-    SELECT h.client_name, h.server_name, e.connection_id, min(e.ts_ns) AS ts_ns,
+    SELECT h.client_name, h.server_name, e.connection_id, min(realtime_ns(e.node, e.ts_ns)) AS at_ns,
         bool_or(e.kind = 'reset_received') AS is_received
     FROM tcp_event AS e
     JOIN connection_health AS h USING (connection_id)
@@ -28,8 +28,8 @@ SELECT
         || CASE WHEN bool_and(is_received) THEN '; every recorded end received its reset: it came from the other side or from between.'
             ELSE '.' END AS summary,
     'select * from tcp_event where kind in (''reset_sent'', ''reset_received'')' AS evidence,
-    0.85 AS confidence, count(*) * 100000000 AS impact_ns, min(ts_ns) AS first_ns,
-    max(ts_ns) AS last_ns, [r.client_name, r.server_name] AS entities
+    0.85 AS confidence, count(*) * 100000000 AS impact_ns, min(at_ns) AS first_ns,
+    max(at_ns) AS last_ns, [r.client_name, r.server_name] AS entities
 FROM _reset AS r
 LEFT JOIN _lost AS l USING (client_name, server_name)
 GROUP BY r.client_name, r.server_name

@@ -25,7 +25,7 @@ SELECT
     'New connections through NAT and services fail while old ones go on; ' || early || ' entries were thrown out early, '
         || failed || ' could not be inserted.' AS summary,
     'select * from conntrack_sample' AS evidence, 0.95 AS confidence, ((drops + 1) * 1000000000)::BIGINT AS impact_ns,
-    first_ns, last_ns, [coalesce(n.workload, t.node)] AS entities,
+    realtime_ns(t.node, first_ns) AS first_ns, realtime_ns(t.node, last_ns) AS last_ns, [coalesce(n.workload, t.node)] AS entities,
     list_concat([t.node], CASE WHEN n.pod IS NULL THEN coalesce(a.names, []) ELSE [n.pod, n.workload] END,
         -- Connections to it are not made.
         (SELECT coalesce(list(DISTINCT h.client_name || ' -> ' || h.server_name), []) FROM connection_health AS h

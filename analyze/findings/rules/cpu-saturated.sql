@@ -58,7 +58,7 @@ SELECT
         || coalesce(' Its hottest function: ' || h.function || ' (' || round(100 * h.share) || ' %).', '')
         || CASE WHEN n.steal >= 0.05 THEN ' The hypervisor took ' || round(100 * n.steal) || ' % away.' ELSE '' END AS summary,
     'select * from process_sample order by cpu_ns desc' AS evidence, 0.85 AS confidence,
-    (s.total_ns * n.full_share)::BIGINT AS impact_ns, n.first_ns, n.last_ns,
+    (s.total_ns * n.full_share)::BIGINT AS impact_ns, realtime_ns(n.node, n.first_ns) AS first_ns, realtime_ns(n.node, n.last_ns) AS last_ns,
     list_append(s.names, n.node) AS entities, list_concat(s.names, s.pods) AS explains,
     -- A server that works hard because of what it is asked: then that is the cause.
     list_filter([t.workload], lambda x: x IS NOT NULL) AS yields_to

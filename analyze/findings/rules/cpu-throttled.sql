@@ -25,7 +25,8 @@ SELECT
     throttled || ' of ' || periods || ' periods ended with its processes stopped, '
         || as_ms(throttled_ns::BIGINT) || ' in sum.' AS summary,
     'select * from cgroup_sample where throttled_count > 0' AS evidence,
-    0.95 AS confidence, throttled_ns::BIGINT AS impact_ns, first_ns, last_ns, [workload, pod] AS entities,
+    0.95 AS confidence, throttled_ns::BIGINT AS impact_ns, realtime_ns(node, first_ns) AS first_ns,
+    realtime_ns(node, last_ns) AS last_ns, [workload, pod] AS entities,
     [pod, workload] AS explains
 FROM _named
 WHERE periods >= 10 AND throttled >= 0.05 * periods AND throttled_ns >= 50000000

@@ -54,7 +54,8 @@ SELECT
     'The address ' || t.ip || coalesce(' of pod ' || p.namespace || '/' || p.name, '') || ' is used twice: ' || t.list AS title,
     'Neighbour tables on ' || t.node || ' had another hardware address for it than its owner''s: packets go to one or the other by chance.' AS summary,
     'select * from neighbour where ip = ''' || t.ip || '''' AS evidence, 0.9 AS confidence, 30000000000::BIGINT AS impact_ns,
-    t.first_ns, t.last_ns, list_filter([t.ip, p.namespace || '/' || coalesce(p.owner_name, p.name)], lambda x: x IS NOT NULL) AS entities,
+    realtime_ns(t.node, t.first_ns) AS first_ns, realtime_ns(t.node, t.last_ns) AS last_ns,
+    list_filter([t.ip, p.namespace || '/' || coalesce(p.owner_name, p.name)], lambda x: x IS NOT NULL) AS entities,
     list_filter([p.namespace || '/' || p.name, p.namespace || '/' || coalesce(p.owner_name, p.name), t.ip], lambda x: x IS NOT NULL) AS explains
 FROM _twice AS t LEFT JOIN k8s_pod AS p ON p.ip = t.ip AND NOT p.host_network
 QUALIFY row_number() OVER (PARTITION BY t.node, t.ip ORDER BY p.valid_from_ns DESC NULLS LAST) = 1

@@ -32,7 +32,8 @@ SELECT
     'The accept queue was full' || coalesce(' (port ' || p.port || ', up to ' || p.waiting || ' waiting, limit ' || p.most || ')', '')
         || '; a client that is turned away tries again after 1, 3, 7 s and sees a slow or failing connect.' AS summary,
     'select * from protocol_counter where counter = ''TcpExt.ListenOverflows''' AS evidence, 0.95 AS confidence,
-    (c.overflows * 1000000000)::BIGINT AS impact_ns, c.first_ns, c.last_ns, [coalesce(n.name, c.node)] AS entities,
+    (c.overflows * 1000000000)::BIGINT AS impact_ns, realtime_ns(c.node, c.first_ns) AS first_ns,
+    realtime_ns(c.node, c.last_ns) AS last_ns, [coalesce(n.name, c.node)] AS entities,
     list_filter([n.pod, n.name], lambda x: x IS NOT NULL) AS explains
 FROM _count AS c
 LEFT JOIN _name AS n ON n.node = c.node AND n.netns_id = c.netns_id

@@ -1,5 +1,5 @@
 -- Packets between two workloads are lost: their data is sent again far more often than a healthy network needs.
--- Inputs: connection_health, connection_identity, edge
+-- Inputs: connection_health, connection_identity, connection, edge
 -- Kind: root
 -- Effect: slowness
 -- Rollup: yes
@@ -7,8 +7,8 @@ WITH _end AS (
     -- The far end's pod is named where the loss keeps to one of several.
     SELECT h.client_name, h.server_name,
         CASE WHEN h.is_client THEN i.remote_pod ELSE i.local_pod END AS server_pod,
-        h.retransmit_count, h.sent_segments, h.rtt_p95_ns, h.first_ns, h.last_ns, h.connection_id
-    FROM connection_health AS h JOIN connection_identity AS i USING (connection_id)
+        h.retransmit_count, h.sent_segments, h.rtt_p95_ns, realtime_ns(c.node, h.first_ns) AS first_ns, realtime_ns(c.node, h.last_ns) AS last_ns
+    FROM connection_health AS h JOIN connection_identity AS i USING (connection_id) JOIN connection AS c USING (connection_id)
     WHERE h.transport = 'tcp'
 ),
 _pod AS (

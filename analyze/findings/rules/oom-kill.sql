@@ -25,7 +25,8 @@ SELECT
         || '.' AS summary,
     'select * from process_event where kind = ''oom_kill''' AS evidence, 0.99 AS confidence,
     -- A process gone is worth more than any delay seen.
-    (60 * count(*) * 1000000000::BIGINT)::BIGINT AS impact_ns, min(ts_ns) AS first_ns, max(ts_ns) AS last_ns,
+    (60 * count(*) * 1000000000::BIGINT)::BIGINT AS impact_ns, min(realtime_ns(node, ts_ns)) AS first_ns,
+    max(realtime_ns(node, ts_ns)) AS last_ns,
     [workload, pod] AS entities, [pod, workload] AS explains
 FROM _named LEFT JOIN _limit USING (node, cgroup_id)
 GROUP BY pod, workload

@@ -21,8 +21,8 @@ WITH _tcp AS (
 ),
 _lost AS (
     SELECT client_name, server_name, sum(retransmit_count) / nullif(sum(sent_segments), 0) AS resent,
-        min(first_ns) AS first_ns, max(last_ns) AS last_ns
-    FROM connection_health WHERE transport = 'tcp' GROUP BY ALL
+        min(realtime_ns(c.node, first_ns)) AS first_ns, max(realtime_ns(c.node, last_ns)) AS last_ns
+    FROM connection_health AS h JOIN connection AS c USING (connection_id) WHERE h.transport = 'tcp' GROUP BY ALL
 )
 SELECT
     CASE WHEN e.network_p50_ns >= e.server_p50_ns THEN 'critical' ELSE 'warning' END AS severity,

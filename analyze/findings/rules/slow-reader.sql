@@ -4,7 +4,7 @@
 -- Effect: slowness
 WITH _sample AS (
     SELECT connection_id, count(*) AS samples, count(*) FILTER (receive_queue_bytes >= 1024 * getvariable('unread_kib')) AS full,
-        max(receive_queue_bytes) AS most_bytes, min(ts_ns) AS first_ns, max(ts_ns) AS last_ns
+        max(receive_queue_bytes) AS most_bytes, min(realtime_ns(node, ts_ns)) AS first_ns, max(realtime_ns(node, ts_ns)) AS last_ns
     FROM tcp_sample WHERE direction IS DISTINCT FROM 'send' GROUP BY connection_id
 ),
 _closed AS (SELECT connection_id, count(*) AS closed FROM tcp_event WHERE kind = 'zero_window' GROUP BY connection_id),

@@ -124,6 +124,29 @@ def test_who_fails_because_of_those_it_calls_points_at_them(tmp_path: Path) -> N
     assert found[1]["caused_by"] == found[0]["title"]
 
 
+def test_times_of_findings_are_those_of_the_recording() -> None:
+    analysis = Analysis("tests/data/demo.ktape")
+    (whole,) = analysis.query("SELECT min(start_ns) AS start_ns, max(end_ns) AS end_ns FROM manifest_node").to_pylist()
+    timed = [f for f in analysis.query("SELECT * FROM finding").to_pylist() if f["first_ns"] is not None]
+    assert {"lossy-link", "cpu-saturated", "slow-sql-statement"} <= {f["rule"] for f in timed}
+    second = 1_000_000_000
+    for finding in timed:
+        assert whole["start_ns"] - second < finding["first_ns"] <= finding["last_ns"] < whole["end_ns"] + second, (
+            finding
+        )
+
+
+def test_each_node_has_its_own_clock(tmp_path: Path) -> None:
+    maker = BundleMaker()
+    maker.nodes["node-b"] = 35.0
+    analysis = Analysis(maker.write(tmp_path / "x.ktape"))
+    rows = "(VALUES ('{}', 5), ('{}', 7)) AS r(node, ts_ns)".format(*maker.nodes)
+    columns = "list(realtime_ns(node, ts_ns) ORDER BY ts_ns) AS t, min(realtime_ns(r.node, ts_ns)) AS first"
+    (row,) = analysis.query(f"SELECT {columns} FROM {rows}").to_pylist()
+    assert row["t"][1] - row["t"][0] == 35 * MS + 2
+    assert row["first"] == row["t"][0]
+
+
 def test_lossy_links_of_one_workload_are_one_finding(tmp_path: Path) -> None:
     maker = BundleMaker(pods=[Pod("gateway-1", "gateway", "10.0.0.1")])
     for n in range(3):

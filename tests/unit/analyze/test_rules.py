@@ -455,6 +455,40 @@ def test_a_service_without_endpoints(tmp_path: Path, ready: bool, expected: str)
     assert found["title"].endswith(expected)
 
 
+@pytest.mark.parametrize(("failing_at_ms", "worst"), [(0, "connect-failures"), (2000, "server-errors")])
+def test_what_a_failed_connect_explains(tmp_path: Path, failing_at_ms: float, worst: str) -> None:
+    """Only what fails while somebody tries: a replica that looks for its master does not fail its readers by it."""
+    maker = refused(81)
+    asked = both_ends(maker, ("10.0.0.2", 42000), (CLIENT[0], 8080))
+    for turn in range(8):
+        maker.ask(asked, failing_at_ms + turn * 50, 45, *http(status=503))
+    analysis = Analysis(maker.write(tmp_path / "x.ktape"))
+    loud = analysis.query("SELECT rule FROM finding WHERE severity <> 'notice' ORDER BY rank").to_pylist()
+    assert loud[0]["rule"] == worst
+    assert len(loud) == (1 if worst == "connect-failures" else 2)
+
+
+# ---- time-share -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("back_ms", "title"),
+    [
+        (110, "requests to shop/middle (p50 120 ms, http1) 92.0 % is spent in shop/back"),
+        (10, "requests to shop/middle (p50 120 ms, http1) 92.0 % is spent in shop/middle"),
+    ],
+)
+def test_where_the_time_of_requests_from_outside_goes(tmp_path: Path, back_ms: float, title: str) -> None:
+    maker = three()
+    outer, inner = both_ends(maker, CLIENT, MIDDLE), both_ends(maker, (MIDDLE[0], 50000), BACK)
+    for turn in range(20):
+        maker.ask(outer, 10 + turn * 200, 120, *http("/outer"))
+        maker.ask(inner, 15 + turn * 200, back_ms, *http("/inner"))
+    (found,) = findings(maker, tmp_path, "time-share")
+    assert title in found["title"]
+    assert found["severity"] == "notice"
+
+
 # ---- duplicate-ip -----------------------------------------------------------------------------------------
 
 

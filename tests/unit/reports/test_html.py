@@ -12,7 +12,7 @@ def finding(title: str, **more: Any) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(("caused_by", "statement"))
     row |= {"rule": "lossy-link", "severity": "critical", "scope": "a -> b", "entities": [], "consequences": []}
     row |= {"title": title, "summary": f"summary of {title}", "evidence": "select 1", "about": "# x\n\n**Why.** `ss`"}
-    row |= {"confidence": 0.9, "loss_could_change_it": False}
+    row |= {"confidence": 0.9, "loss_could_change_it": False, "window": ""}
     return row | more
 
 
@@ -42,3 +42,5 @@ def test_the_statement_of_a_finding_is_shown_as_a_person_would_write_it() -> Non
 
 def test_nothing_found_is_said() -> None:
     assert "Nothing found" in page([])
+    assert "No rule found anything wrong" in page([finding("It takes time", severity="notice")])
+    assert "found anything" not in page([finding("It is broken")])
