@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from kubetape.analyze.durations import duration
@@ -13,23 +14,28 @@ MAX_NODES = 40  # a picture with more is a hairball; the busiest edges are kept
 
 @dataclass
 class Node:
-    """A box at column and row, both counted from 0. level: 'ok', 'warning' or 'critical'."""
+    """A box at column and row, both counted from 0. level: 'ok', 'warning' or 'critical'.
+
+    is_waypoint: no box, but room for an arrow that passes the column.
+    """
 
     name: str
     column: int = 0
     row: float = 0.0
     level: str = "ok"
+    is_waypoint: bool = False
 
 
 @dataclass
 class Edge:
-    """An arrow with what is written on it. weight: 0 to 1, for its width."""
+    """An arrow with what is written on it. weight: 0 to 1, for its width. via: waypoints it passes, by name."""
 
     client: str
     server: str
     labels: list[str] = field(default_factory=list)
     weight: float = 0.0
     level: str = "ok"
+    via: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -60,7 +66,14 @@ def topology(edges: Iterable[dict[str, Any]], findings: Iterable[dict[str, Any]]
         edge.level = levels.get(f"{edge.client} -> {edge.server}", "ok")
     column = _columns(list(merged))
     nodes = {name: Node(name, column[name], level=levels.get(name, "ok")) for key in merged for name in key}
-    _order_rows(nodes, list(merged))
+    for edge in merged.values():
+        # An arrow that passes a column has a place of its own there, or it would run behind the boxes.
+        for passed in range(column[edge.client] + 1, column[edge.server]):
+            waypoint = Node(f"{edge.client} -> {edge.server} at {passed}", passed, is_waypoint=True)
+            nodes[waypoint.name] = waypoint
+            edge.via.append(waypoint.name)
+    stops = [[edge.client, *edge.via, edge.server] for edge in merged.values()]
+    _order_rows(nodes, [pair for names in stops for pair in pairwise(names)])
     columns = max((n.column for n in nodes.values()), default=0) + 1
     rows = max((sum(n.column == c for n in nodes.values()) for c in range(columns)), default=0)
     return Topology(list(nodes.values()), list(merged.values()), columns, rows)

@@ -34,7 +34,7 @@ def draw(topology: Topology) -> str:
         "</defs>",
     ]
     parts += [_edge(e, places) for e in topology.edges]
-    parts += [_node(n, places[n.name]) for n in topology.nodes]
+    parts += [_node(n, places[n.name]) for n in topology.nodes if not n.is_waypoint]
     # Labels last: readable above everything.
     parts += [_label(e, places) for e in topology.edges]
     parts.append("</svg>")
@@ -52,6 +52,21 @@ def _ends(edge: Edge, places: dict[str, tuple[float, float]]) -> tuple[float, fl
     return x1 + BOX_WIDTH, y1 + BOX_HEIGHT / 2, x2, y2 + BOX_HEIGHT / 2
 
 
+def _path(edge: Edge, places: dict[str, tuple[float, float]]) -> str:
+    """Curves between columns, and straight through those that it passes."""
+    x, y = places[edge.client][0] + BOX_WIDTH, places[edge.client][1] + BOX_HEIGHT / 2
+    bend = COLUMN_GAP / 2
+    path = f"M{x} {y}"
+    for name in [*edge.via, edge.server]:
+        left, middle = places[name][0], places[name][1] + BOX_HEIGHT / 2
+        end = left - 2 if name == edge.server else left
+        path += f" C{x + bend} {y} {left - bend} {middle} {end} {middle}"
+        x, y = left + BOX_WIDTH, middle
+        if name != edge.server:
+            path += f" H{x}"
+    return path
+
+
 def _edge(edge: Edge, places: dict[str, tuple[float, float]]) -> str:
     x1, y1, x2, y2 = _ends(edge, places)
     width = 1.2 + 3 * edge.weight
@@ -59,8 +74,7 @@ def _edge(edge: Edge, places: dict[str, tuple[float, float]]) -> str:
         x, y = places[edge.client]
         path = f"M{x + 60} {y + BOX_HEIGHT} c0 26 70 26 70 0"
     elif x2 > x1:
-        middle = COLUMN_GAP / 2
-        path = f"M{x1} {y1} C{x1 + middle} {y1} {x2 - middle} {y2} {x2 - 2} {y2}"
+        path = _path(edge, places)
     else:
         path = f"M{x1} {y1} C{x1 + 60} {y1 + 60} {x2 - 60} {y2 + 60} {x2 - 2} {y2}"
     return (
@@ -70,6 +84,8 @@ def _edge(edge: Edge, places: dict[str, tuple[float, float]]) -> str:
 
 def _label(edge: Edge, places: dict[str, tuple[float, float]]) -> str:
     x1, y1, x2, y2 = _ends(edge, places)
+    if edge.via:
+        x1, y1 = places[edge.via[-1]][0] + BOX_WIDTH, places[edge.via[-1]][1] + BOX_HEIGHT / 2
     # Nearer to the server: arrows from one caller part there.
     x, y = x1 + 0.62 * (x2 - x1), y1 + 0.70 * (y2 - y1) - 6
     if edge.client == edge.server or x2 <= x1:

@@ -24,12 +24,21 @@ def edge(client: str, server: str, p95_ns: int | None = 5_000_000) -> dict[str, 
 
 
 def columns(*edges: tuple[str, str]) -> dict[str, int]:
-    return {n.name: n.column for n in topology([edge(*e) for e in edges], []).nodes}
+    return {n.name: n.column for n in topology([edge(*e) for e in edges], []).nodes if not n.is_waypoint}
 
 
 def test_callers_stand_left_of_what_they_call() -> None:
     found = columns(("load", "gateway"), ("gateway", "product"), ("product", "mysql"), ("load", "mysql"))
     assert found == {"load": 0, "gateway": 1, "product": 2, "mysql": 3}
+
+
+def test_an_arrow_that_passes_a_column_has_a_place_there() -> None:
+    plan = topology([edge(*e) for e in (("load", "gateway"), ("gateway", "mysql"), ("load", "mysql"))], [])
+    places = {n.name: (n.column, n.row) for n in plan.nodes}
+    (far,) = (e for e in plan.edges if e.client == "load" and e.server == "mysql")
+    assert [places[name][0] for name in far.via] == [1]
+    assert places[far.via[0]] != places["gateway"]
+    assert svg.draw(plan).count('class="box') == 3
 
 
 def test_a_cycle_ends() -> None:
