@@ -10,6 +10,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.patches import FancyBboxPatch
 
 from kubetape.analyze.durations import duration
 from kubetape.reports.data import ReportData
@@ -18,6 +19,7 @@ from kubetape.reports.layout import topology
 COLOURS = ["#2563a8", "#c2571a", "#3f8f4f", "#8a4fa3", "#b3303f", "#5b6770"]
 LEVEL_COLOURS = {"ok": "#5b6770", "warning": "#c07a00", "critical": "#b3303f"}
 DPI = 110
+HALF_BOX = 0.72  # of the width of a box of the topology, in columns of 3.4
 
 plt.rcParams.update(
     {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25}
@@ -60,27 +62,35 @@ def topology_picture(data: ReportData) -> Any | None:
     counts = [sum(n.column == c for n in plan.nodes) for c in range(plan.columns)]
     places = {n.name: (3.4 * n.column, -(n.row + (plan.rows - counts[n.column]) / 2)) for n in plan.nodes}
     for edge in plan.edges:
+        colour, width = LEVEL_COLOURS[edge.level], 1 + 2 * edge.weight
         (x1, y1), (x2, y2) = places[edge.client], places[edge.server]
-        colour = LEVEL_COLOURS[edge.level]
-        axes.annotate(
-            "",
-            (x2 - 0.85, y2),
-            (x1 + 0.85, y1),
-            arrowprops={"arrowstyle": "->", "color": colour, "lw": 1 + 2 * edge.weight},
-        )
+        for name in edge.via:
+            x, y = places[name]
+            axes.plot(
+                [x1 + HALF_BOX, x - HALF_BOX, x + HALF_BOX],
+                [y1, y, y],
+                color=colour,
+                linewidth=width,
+                solid_capstyle="butt",
+            )
+            x1, y1 = x, y
+        arrow = {"arrowstyle": "->", "color": colour, "lw": width, "shrinkA": 0 if edge.via else 2}
+        axes.annotate("", (x2 - HALF_BOX, y2), (x1 + HALF_BOX, y1), arrowprops=arrow)
         text = "\n".join(edge.labels[:2])
         axes.text(
-            x1 + 0.6 * (x2 - x1), y1 + 0.6 * (y2 - y1) + 0.08, text, ha="center", va="bottom", fontsize=7, color=colour
-        )
+            x1 + 0.48 * (x2 - x1), y1 + 0.48 * (y2 - y1), text, ha="center", va="center", fontsize=7, color=colour,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+        )  # fmt: skip
     for node in plan.nodes:
+        if node.is_waypoint:
+            continue
         x, y = places[node.name]
-        box = {
-            "boxstyle": "round,pad=0.5",
-            "facecolor": "white",
-            "edgecolor": LEVEL_COLOURS[node.level],
-            "linewidth": 1.4,
-        }
-        axes.text(x, y, node.name.replace("/", "/\n"), ha="center", va="center", bbox=box, fontsize=8)
+        box = FancyBboxPatch(
+            (x - HALF_BOX, y - 0.25), 2 * HALF_BOX, 0.5, "round,pad=0,rounding_size=0.08",
+            facecolor="white", edgecolor=LEVEL_COLOURS[node.level], linewidth=1.4,
+        )  # fmt: skip
+        axes.add_patch(box)
+        axes.text(x, y, node.name.replace("/", "/\n"), ha="center", va="center", fontsize=8)
     axes.set_xlim(-1.2, 3.4 * (plan.columns - 1) + 1.2)
     axes.set_ylim(-plan.rows + 0.2, 0.8)
     return figure
