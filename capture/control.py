@@ -36,7 +36,7 @@ class Control:
         self.next_generation()
 
     def _set(self, which: int, value: int) -> None:
-        self._table[self._table.Key(which)] = self._table.Leaf(value)
+        self._table[which] = value
 
     def next_generation(self) -> None:
         """From now on, each socket is announced again at its next event."""

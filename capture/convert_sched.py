@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from kubetape.capture import columns
-from kubetape.capture.layouts import Layout
+from kubetape.capture.layouts import Layout, struct_of
 from kubetape.capture.program import Module
 from kubetape.capture.records import Array
 
@@ -38,8 +38,12 @@ def read_threads(module: Module) -> list[list[int]]:
     account: of a thread last seen on a CPU its time there in ns by the kernel's account now (/proc/PID/schedstat), -1
     where it is gone; 0 of the others.
     """
-    table = module.table("sched_threads")
-    rows = [[key.value, *(int(getattr(value, name)) for name in _FIELDS)] for key, value in table.items()]
+    pairs = list(module.table("sched_threads").items())
+    if not pairs:
+        return []
+    tids = np.frombuffer(b"".join(key for key, _ in pairs), np.uint32)
+    values = np.frombuffer(b"".join(value for _, value in pairs), struct_of("sched.c", "sched_thread"))
+    rows = np.column_stack([tids, *(values[name] for name in _FIELDS)]).tolist()
     came = 1 + _FIELDS.index("in_ns")
     return [[*row, _time_on_cpu(row[0]) if row[came] else 0] for row in rows]
 

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 
 from kubetape.bundle.manifest import ProbeStatus
-from kubetape.capture import load, program, recorder
+from kubetape.capture import load, recorder
 from kubetape.capture.headers import architecture
 from kubetape.capture.samplers.cgroups import find_hierarchies
 
@@ -29,7 +29,6 @@ def examine() -> Report:
     """Raises CaptureError, one clear line, where nothing at all can be recorded."""
     recorder.check_privileges()
     arch = architecture()
-    bcc = program.import_bcc()
     began = time.monotonic()
     loaded = load.load(load.Settings(ring_bytes=1 << 20, stack_hz=99), recorder.kernel_types())
     seconds = time.monotonic() - began
@@ -37,7 +36,7 @@ def examine() -> Report:
     return Report(
         kernel=os.uname().release,
         architecture=arch,
-        bcc=f"bcc {getattr(bcc, '__version__', 'unknown')}",
+        bcc=f"bcc {loaded.module.bcc}",
         header_source=loaded.header_source,
         load_seconds=round(seconds, 2),
         probes=loaded.statuses,

@@ -61,17 +61,31 @@ def layouts() -> dict[str, Layout]:
     """Name of the C struct -> its layout."""
     found = {}
     for kind, name, body in _STRUCT.findall(bpf_source("events.h")):
-        offset, align = 0, 1
-        names, formats, offsets = [], [], []
-        for type_name, member, count in _MEMBER.findall(body):
-            width = _WIDTH[type_name]
-            offset = -(-offset // width) * width
-            names.append(member)
-            formats.append((f"<u{width}", (int(count),)) if count else f"<u{width}")
-            offsets.append(offset)
-            offset += width * int(count or 1)
-            align = max(align, width)
-        size = -(-offset // align) * align
-        spec = {"names": names, "formats": formats, "offsets": offsets, "itemsize": size}
-        found[name] = Layout(defines()[kind], name, np.dtype(spec))  # type: ignore[call-overload]
+        found[name] = Layout(defines()[kind], name, _dtype(body))
     return found
+
+
+@cache
+def struct_of(file: str, name: str) -> np.dtype[Any]:
+    """The numpy type of a struct of plain members in a file of bpf/."""
+    found = re.search(rf"^struct {name} \{{(.*?)\n\}};", bpf_source(file), re.S | re.M)
+    if found is None:
+        raise KeyError(f"{file} has no struct {name}")
+    return _dtype(found[1])
+
+
+def _dtype(body: str) -> np.dtype[Any]:
+    """Members as C lays them out."""
+    offset, align = 0, 1
+    names, formats, offsets = [], [], []
+    for type_name, member, count in _MEMBER.findall(body):
+        width = _WIDTH[type_name]
+        offset = -(-offset // width) * width
+        names.append(member)
+        formats.append((f"<u{width}", (int(count),)) if count else f"<u{width}")
+        offsets.append(offset)
+        offset += width * int(count or 1)
+        align = max(align, width)
+    size = -(-offset // align) * align
+    spec = {"names": names, "formats": formats, "offsets": offsets, "itemsize": size}
+    return np.dtype(spec)  # type: ignore[call-overload]

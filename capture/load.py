@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,8 +57,23 @@ class Settings:
         return probe in self.probes or any(u.name == probe for u in self.user)
 
 
-def source(settings: Settings, types: Btf | None) -> str:
-    """The C text of the whole module."""
+# Takes a compiler as long as all other probes together.
+_LARGEST = "socket_data"
+
+
+def sources(settings: Settings, types: Btf | None) -> list[str]:
+    """The C texts of all probes: one, or two to be compiled side by side where there are CPUs for it."""
+    wanted = [probe.name for probe in settings.registry if settings.wants(probe.name)]
+    rest = [name for name in wanted if name != _LARGEST]
+    if len(os.sched_getaffinity(0)) < 2 or _LARGEST not in wanted or not rest:
+        return [source(settings, types)]
+    # Of maps in both the first text's are taken: the other's ring would be made for nothing.
+    small = dataclasses.replace(settings, ring_bytes=os.sysconf("SC_PAGE_SIZE"))
+    return [source(settings, types, (_LARGEST,)), source(small, types, rest)]
+
+
+def source(settings: Settings, types: Btf | None, only: Collection[str] | None = None) -> str:
+    """The C text of the probes wanted; only: of those among these."""
     buffer_bytes = 256
     while buffer_bytes < settings.payload_bytes:
         buffer_bytes *= 2
@@ -95,11 +112,12 @@ def source(settings: Settings, types: Btf | None) -> str:
         return _INCLUDE.sub(lambda match: expand(match[1]), text)
 
     for probe in PROBES:
-        if settings.wants(probe.name):
+        if settings.wants(probe.name) and (only is None or probe.name in only):
             lines += [expand(name) for name in probe.sources]
-    if settings.user:
-        lines += [expand(name) for user in settings.user for name in ("common.h", *user.includes())]
-        lines += [_WANTED_HERE, *(user.source() for user in settings.user)]
+    users = [user for user in settings.user if only is None or user.name in only]
+    if users:
+        lines += [expand(name) for user in users for name in ("common.h", *user.includes())]
+        lines += [_WANTED_HERE, *(user.source() for user in users)]
     return "\n".join(lines) + "\n"
 
 
@@ -214,8 +232,13 @@ class Loaded:
     header_source: str = ""
 
     def detach(self) -> None:
+        """Nothing runs any more; the maps stay readable until `close`."""
         for attachment in self.attachments:
             attachment.detach()
+
+    def close(self) -> None:
+        self.detach()
+        self.module.close()
 
     def read_costs(self) -> None:
         """Put run counts and times (kernel.bpf_stats_enabled) into the statuses."""
@@ -226,32 +249,80 @@ class Loaded:
                 status.run_ns = sum(ns for _, ns in pairs)
 
 
+class Compiling:
+    """The programs on their way through the compiler, while the recorder does something else. A context manager."""
+
+    def __init__(self, settings: Settings, types: Btf | None) -> None:
+        """Start; settings.direct becomes False where this kernel has no typed access. Raises CaptureError."""
+        if types is None or kernel_version() < (5, 5, 0):
+            settings.direct = False
+        self.settings, self.types = settings, types
+        self._stack = contextlib.ExitStack()
+        self._running: list[program.Compilation] = []
+        structs = {name for user in settings.user for name in _STRUCT.findall(user.text)}
+        self.header_source = self._stack.enter_context(program.header_tree(types, structs))
+        self.begin()
+
+    def begin(self) -> None:
+        """Compile for the settings as they are now."""
+        flags = ["-Werror=implicit-function-declaration"] if self.settings.user else []
+        for text in sources(self.settings, self.types):
+            self._running.append(program.Compilation(text, flags))
+            self._stack.callback(self._running[-1].stop)
+
+    def module(self) -> program.Module:
+        """Wait for the result. Raises CaptureError, one line; of a user's probe it names the file and line."""
+        running, self._running = self._running, []
+        try:
+            return program.Module(running)
+        except CaptureError as error:
+            # The compiler names the user's file itself.
+            for user in self.settings.user:
+                if f"{user.path}:" in str(error):
+                    raise CaptureError(str(error)[str(error).index(f"{user.path}:") :]) from error
+            raise
+
+    def __enter__(self) -> Compiling:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+
 def load(
     settings: Settings,
     types: Btf | None,
     allowed: tuple[str, ...] | None = None,
     prepare: Callable[[program.Module], None] | None = None,
 ) -> Loaded:
-    """Compile and attach. Where typed tracepoints are refused, the plain mode is tried.
+    """Compile and attach, see attach. Raises CaptureError."""
+    with Compiling(settings, types) as compiling:
+        return attach(compiling, allowed, prepare)
+
+
+def attach(
+    compiling: Compiling,
+    allowed: tuple[str, ...] | None = None,
+    prepare: Callable[[program.Module], None] | None = None,
+) -> Loaded:
+    """Attach what is being compiled. Where typed tracepoints are refused, the plain mode is compiled and tried.
 
     allowed: kinds of mechanism ('tracing', 'raw', 'fexit', 'kprobe', 'kretprobe') that may be used; None: all.
     prepare: called with the compiled module before anything is attached, to fill its maps.
     Raises CaptureError where nothing compiles or not a single probe attaches.
     """
-    if types is None or kernel_version() < (5, 5, 0):
+    settings = compiling.settings
+    loaded = _attach_module(compiling, allowed, prepare)
+    if settings.direct and not any(s.status == "attached" for s in loaded.statuses):
+        loaded.close()
         settings.direct = False
-    structs = {name for user in settings.user for name in _STRUCT.findall(user.text)}
-    with program.header_tree(types, structs) as how:
-        loaded = _load_mode(settings, types, allowed, prepare)
-        if settings.direct and not any(s.status == "attached" for s in loaded.statuses):
-            loaded.detach()
-            settings.direct = False
-            loaded = _load_mode(settings, types, allowed, prepare)
-    loaded.header_source = how
+        compiling.begin()
+        loaded = _attach_module(compiling, allowed, prepare)
+    loaded.header_source = compiling.header_source
     for user in settings.user:
         status = next(s for s in loaded.statuses if s.probe == user.name)
         if status.status != "attached":
-            loaded.detach()
+            loaded.close()
             raise CaptureError(f"{user.path}: the probe {user.name} does not attach: {status.reason}")
     if not any(s.status == "attached" for s in loaded.statuses):
         reasons = {s.reason for s in loaded.statuses}
@@ -259,21 +330,10 @@ def load(
     return loaded
 
 
-def _load_mode(
-    settings: Settings,
-    types: Btf | None,
-    allowed: tuple[str, ...] | None,
-    prepare: Callable[[program.Module], None] | None,
+def _attach_module(
+    compiling: Compiling, allowed: tuple[str, ...] | None, prepare: Callable[[program.Module], None] | None
 ) -> Loaded:
-    try:
-        flags = ["-Werror=implicit-function-declaration"] if settings.user else []
-        module = program.Module(source(settings, types), flags)
-    except CaptureError as error:
-        # The compiler names the user's file itself.
-        for user in settings.user:
-            if f"{user.path}:" in str(error):
-                raise CaptureError(str(error)[str(error).index(f"{user.path}:") :]) from error
-        raise
+    settings, types, module = compiling.settings, compiling.types, compiling.module()
     if prepare is not None:
         prepare(module)
     loaded = Loaded(module, settings)
@@ -288,7 +348,7 @@ def _load_mode(
 def _attach_probe(loaded: Loaded, probe: Probe, types: Btf | None, allowed: tuple[str, ...] | None) -> ProbeStatus:
     rung: list[program.Attachment] = []
 
-    def attach(target: Target) -> str:
+    def put(target: Target) -> str:
         if target.kind == "perf":
             hertz = loaded.settings.stack_hz
             attachment = program.attach_timer(loaded.module, target.function, target.name, hertz, probe.name)
@@ -303,7 +363,7 @@ def _attach_probe(loaded: Loaded, probe: Probe, types: Btf | None, allowed: tupl
         while rung:
             rung.pop().detach()
 
-    choice = choose(probe, attach, detach, allowed)
+    choice = choose(probe, put, detach, allowed)
     loaded.attachments += rung
     return choice.status
 
@@ -337,4 +397,4 @@ def attach_target(
 def counters(loaded: Loaded) -> list[list[int]]:
     """Loss counters: [probe * 4 + what][cpu]."""
     table = loaded.module.table("counters")
-    return [list(table[table.Key(i)]) for i in range(len(table))]
+    return [table.per_cpu(number) for number in range(table.entry_count)]

@@ -1,46 +1,44 @@
 """Compile the programs of bpf/ with bcc, load and attach them.
 
-bcc compiles and makes the maps. Loading and attaching go through bpf(2) directly: bcc cannot load typed raw
-tracepoints (tp_btf), which read kernel structs in place, at a fraction of the price of bpf_probe_read_kernel.
-Every attachment is a file descriptor of this process: when it dies, however it dies, nothing stays behind.
+bcc compiles and makes the maps, in processes of its own (compiler.py). Loading and attaching go through bpf(2)
+directly: bcc cannot load typed raw tracepoints (tp_btf), which read kernel structs in place, at a fraction of the
+price of bpf_probe_read_kernel. Every map and attachment is a file descriptor of this process: when it dies, however it
+dies, nothing stays behind.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import ctypes
 import errno
 import fcntl
+import json
 import os
 import platform
+import socket
 import struct
+import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kubetape.capture import headers
+import numpy as np
+
+from kubetape.capture import compiler, headers
 from kubetape.capture.btf import TYPEDEF, Btf
+from kubetape.capture.maps import Map, bpf
 from kubetape.capture.samplers.cgroups import find_hierarchies
 from kubetape.errors import CaptureError
 
-_SYSCALL = {"x86_64": 321, "aarch64": 280}
 _PROG_LOAD, _RAW_TRACEPOINT_OPEN, _OBJ_GET_INFO, _LINK_CREATE, _ENABLE_STATS = 5, 17, 15, 28, 32
 _TYPE_TRACEPOINT, _TYPE_RAW_TRACEPOINT, _TYPE_TRACING = 5, 17, 26
 _ATTACH_TRACE_RAW_TP = 23
 _LOG_BYTES = 1 << 20
 
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _bpf(command: int, attributes: bytes) -> int:
-    buffer = ctypes.create_string_buffer(attributes, len(attributes))
-    result = _libc.syscall(_SYSCALL[platform.machine()], command, buffer, len(attributes))
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    return int(result)
 
 
 def load_program(
@@ -61,7 +59,7 @@ def load_program(
     struct.pack_into("<I", attributes, 108, btf_id)
     # Older kernels refuse trailing bytes they do not know only where they are not zero.
     try:
-        return _bpf(_PROG_LOAD, bytes(attributes))
+        return bpf(_PROG_LOAD, bytes(attributes))
     except OSError as error:
         if log:
             lines = text.value.decode(errors="replace").strip().splitlines()
@@ -76,12 +74,12 @@ def open_raw_tracepoint(program: int, name: str | None) -> int:
     """Attach; the link's file descriptor. name is None for programs loaded with a BTF id."""
     label = ctypes.create_string_buffer(name.encode()) if name else None
     attributes = struct.pack("<QII", ctypes.addressof(label) if label else 0, program, 0)
-    return _bpf(_RAW_TRACEPOINT_OPEN, attributes)
+    return bpf(_RAW_TRACEPOINT_OPEN, attributes)
 
 
 def enable_statistics() -> int:
     """Have the kernel count the run time of all programs while the descriptor is open (5.8+). Raises OSError."""
-    return _bpf(_ENABLE_STATS, struct.pack("<I", 0))
+    return bpf(_ENABLE_STATS, struct.pack("<I", 0))
 
 
 @dataclass
@@ -105,28 +103,11 @@ class Attachment:
             return self.final
         info = ctypes.create_string_buffer(256)
         try:
-            _bpf(_OBJ_GET_INFO, struct.pack("<IIQ", self.program, len(info), ctypes.addressof(info)))
+            bpf(_OBJ_GET_INFO, struct.pack("<IIQ", self.program, len(info), ctypes.addressof(info)))
         except OSError:
             return 0, 0
         run_ns, runs = struct.unpack_from("<QQ", info.raw, 192)
         return runs, run_ns
-
-
-def import_bcc() -> Any:
-    """The bcc module. Raises CaptureError where the distribution's package is missing or does not work."""
-    try:
-        import bcc
-    except ImportError as error:
-        raise CaptureError(
-            f"recording needs the distribution's bcc package ({error}): install python3-bpfcc (Debian, Ubuntu) or "
-            "python3-bcc (Fedora), and use a Python that sees it"
-        ) from error
-    if not hasattr(bcc, "BPF"):
-        raise CaptureError(
-            "the installed 'bcc' is not the BPF Compiler Collection: remove it (pip uninstall bcc) and "
-            "install python3-bpfcc"
-        )
-    return bcc
 
 
 @contextlib.contextmanager
@@ -157,54 +138,127 @@ def header_tree(types: Btf | None, more: Collection[str] = ()) -> Iterator[str]:
                 os.environ["BCC_KERNEL_SOURCE"] = before
 
 
-class Module:
-    """One compiled translation unit: its functions' instructions and its maps' descriptors."""
+class Compilation:
+    """One C text on its way through the compiler's process, which inherits this one's environment (header_tree)."""
 
-    def __init__(self, text: str, flags: list[str]) -> None:
-        bcc = import_bcc()
-        with _captured_stderr() as messages:
-            try:
-                self.bpf = bcc.BPF(text=text.encode(), cflags=[*flags, "-Wno-unused-function", "-Wno-macro-redefined"])
-            except Exception as error:  # bcc raises plain Exception
-                detail = [line for line in messages() if "error" in line] or [str(error)]
-                raise CaptureError(f"the probes do not compile for this kernel: {detail[0]}") from error
+    def __init__(self, text: str, flags: Collection[str] = ()) -> None:
+        self._socket, theirs = socket.socketpair()
+        self._said = os.memfd_create("kubetape-compiler")
+        given = os.memfd_create("kubetape-source")
+        try:
+            os.write(given, text.encode())
+            os.lseek(given, 0, os.SEEK_SET)
+            # -P: nothing of the folder it happens to run in.
+            command = [sys.executable, "-P", "-m", compiler.__name__, str(theirs.fileno()), *flags]
+            self._process = subprocess.Popen(
+                command, stdin=given, stdout=subprocess.DEVNULL, stderr=self._said, pass_fds=[theirs.fileno()],
+                start_new_session=True,  # Ctrl-C is for the recorder, which ends what it began
+            )  # fmt: skip
+        finally:
+            os.close(given)
+            theirs.close()
+
+    def wait(self) -> tuple[dict[str, Any], list[int]]:
+        """The compiler's document and the descriptors of its maps. Raises CaptureError, one line."""
+        try:
+            _, descriptors, _, _ = socket.recv_fds(self._socket, 1, _MOST_MAPS + 1)
+        finally:
+            self.stop()
+        os.lseek(self._said, 0, os.SEEK_SET)
+        with open(self._said, errors="replace") as file:
+            said = file.read().splitlines()
+        if not descriptors:
+            raise CaptureError(f"the compiler of the probes ended without a result: {said[-1] if said else 'no word'}")
+        with open(descriptors[0], "rb") as result:
+            result.seek(0)
+            document: dict[str, Any] = json.load(result)
+        if "missing" in document:
+            if document.get("foreign"):
+                raise CaptureError(
+                    "the installed 'bcc' is not the BPF Compiler Collection: remove it (pip uninstall bcc) and "
+                    "install python3-bpfcc"
+                )
+            raise CaptureError(
+                f"recording needs the distribution's bcc package ({document['missing']}): install python3-bpfcc "
+                "(Debian, Ubuntu) or python3-bcc (Fedora), and use a Python that sees it"
+            )
+        if "error" in document:
+            detail = [line for line in said if "error" in line] or [document["error"]]
+            raise CaptureError(f"the probes do not compile for this kernel: {detail[0]}")
+        return document, descriptors[1:]
+
+    def stop(self) -> None:
+        """End the process if it still runs."""
+        self._process.kill()
+        self._process.wait()
+        self._socket.close()
+
+
+def compiled(text: str, flags: Collection[str] = ()) -> Module:
+    """One text, compiled. Raises CaptureError."""
+    return Module([Compilation(text, flags)])
+
+
+_MOST_MAPS = 250  # the kernel passes 253 descriptors in one message (include/net/scm.h, SCM_MAX_FD)
+
+
+class Module:
+    """Compiled texts as one: their functions' instructions and their maps.
+
+    Source of the relocation: kernel Documentation/bpf/instruction-set, 64-bit immediate instructions.
+    """
+
+    def __init__(self, running: Sequence[Compilation]) -> None:
+        """Wait for all of them. Of a map in several texts the first one's is taken. Raises CaptureError."""
+        self._functions: dict[str, bytes] = {}
+        self._maps: dict[str, Map] = {}
+        self.bcc = ""
+        self.syscalls: dict[int, str] = {}
+        for compilation in running:
+            self._add(*compilation.wait())
+
+    def _add(self, document: dict[str, Any], descriptors: list[int]) -> None:
+        numbers: dict[int, int] = {}
+        for row, descriptor in zip(document["maps"], descriptors, strict=True):
+            theirs = row.pop("descriptor")
+            if row["name"] in self._maps:
+                os.close(descriptor)
+            else:
+                self._maps[row["name"]] = Map(**row, descriptor=descriptor)
+            numbers[theirs] = self._maps[row["name"]].descriptor
+        for name, text in document["functions"].items():
+            self._functions.setdefault(name, _relocated(base64.b64decode(text), numbers))
+        self.bcc = document["bcc"]
+        self.syscalls = {int(number): name for number, name in document["syscalls"].items()}
 
     def instructions(self, function: str) -> bytes:
-        return bytes(self.bpf.dump_func(function.encode()))
+        return self._functions[function]
 
     def map_fd(self, name: str) -> int:
-        return _table_fd(self.bpf, name)
+        return self.table(name).descriptor
 
-    def table(self, name: str) -> Any:
-        return self.bpf[name.encode()]
+    def table(self, name: str) -> Map:
+        if name not in self._maps:
+            raise CaptureError(f"the map {name} was not made")
+        return self._maps[name]
+
+    def close(self) -> None:
+        """Give the maps back; what runs in the kernel keeps its own hold of them."""
+        for table in self._maps.values():
+            os.close(table.descriptor)
+        self._maps.clear()
 
 
-def _table_fd(bpf: Any, name: str) -> int:
-    from bcc.libbcc import lib
-
-    fd = int(lib.bpf_table_fd(bpf.module, name.encode()))
-    if fd < 0:
-        raise CaptureError(f"the map {name} was not made")
-    return fd
+_INSTRUCTION = np.dtype([("code", "u1"), ("registers", "u1"), ("offset", "<i2"), ("immediate", "<i4")])
+_LOAD_64, _FROM_MAPS = 0x18, (1, 2)  # BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE, in the upper half of the registers
 
 
-@contextlib.contextmanager
-def _captured_stderr() -> Iterator[Any]:
-    """clang inside bcc writes to descriptor 2; keep it from the user's terminal and return it as lines."""
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as store:
-        saved = os.dup(2)
-        os.dup2(store.fileno(), 2)
-
-        def lines() -> list[str]:
-            store.seek(0)
-            return store.read().decode(errors="replace").splitlines()
-
-        try:
-            yield lines
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
+def _relocated(instructions: bytes, numbers: dict[int, int]) -> bytes:
+    """The instructions with the map descriptors of this process in place of the compiler's."""
+    code = np.frombuffer(instructions, _INSTRUCTION).copy()
+    at = np.flatnonzero((code["code"] == _LOAD_64) & np.isin(code["registers"] >> 4, _FROM_MAPS))
+    code["immediate"][at] = [numbers[number] for number in code["immediate"][at].tolist()]
+    return code.tobytes()
 
 
 def attach_tp_btf(module: Module, types: Btf, function: str, tracepoint: str, probe: str) -> Attachment:
@@ -260,36 +314,57 @@ def attach_fexit(module: Module, btf_id: int | None, function: str, kernel_funct
     return Attachment(probe, f"fexit:{kernel_function}", program, [link, program])
 
 
-@dataclass
-class _KprobeAttachment(Attachment):
-    module: Module | None = None
-    kernel_function: str = ""
-
-    def detach(self) -> None:
-        if self.module is not None:
-            name = self.kernel_function.encode()
-            if self.mechanism.startswith("kretprobe"):
-                self.module.bpf.detach_kretprobe(event=name)
-            else:
-                self.module.bpf.detach_kprobe(event=name)
-            self.module = None
+_TYPE_KPROBE = 2
+_KPROBE_PMU = "/sys/bus/event_source/devices/kprobe/type"
 
 
 def attach_kprobe(module: Module, kind: str, function: str, kernel_function: str, probe: str) -> Attachment:
-    """Attach through bcc, as perf event. Raises OSError."""
+    """Attach at the beginning ('kprobe') or the end ('kretprobe') of a kernel function, as perf event. Raises OSError.
+
+    Source: perf_event_open(2), config1 and config2 of the dynamic PMU kprobe (4.17+).
+    """
     try:
-        # bcc kills the process's standard error with its own messages; the reason is in the exception.
-        with _captured_stderr():
-            if kind == "kretprobe":
-                module.bpf.attach_kretprobe(event=kernel_function.encode(), fn_name=function.encode())
-            else:
-                module.bpf.attach_kprobe(event=kernel_function.encode(), fn_name=function.encode())
-    except Exception as error:  # bcc raises plain Exception
-        raise OSError(errno.EOPNOTSUPP, f"{kind} refused: {str(error).splitlines()[0]}") from error
-    descriptor = int(module.bpf.funcs[function.encode()].fd)
-    return _KprobeAttachment(probe, f"{kind}:{kernel_function}", descriptor, [], (0, 0), module, kernel_function)
+        with open(_KPROBE_PMU) as file:
+            pmu = int(file.read())
+    except OSError as error:
+        raise OSError(errno.EOPNOTSUPP, "this kernel has no kprobes") from error
+    program = _load(function, _TYPE_KPROBE, module.instructions(function), 0, 0)
+    name = ctypes.create_string_buffer(kernel_function.encode())
+    try:
+        event = attach_event(program, pmu, int(kind == "kretprobe"), ctypes.addressof(name), 0)
+    except OSError as error:
+        os.close(program)
+        raise OSError(error.errno, f"{kind} refused: {error.strerror}") from error
+    return Attachment(probe, f"{kind}:{kernel_function}", program, [event, program])
 
 
+def attach_event(program: int, pmu: int, config: int, place: int, offset: int) -> int:
+    """A perf event of a dynamic PMU that runs the program. place: address of the name as C string. Raises OSError."""
+    attributes = bytearray(_PERF_ATTRIBUTES)
+    # type, size, config (bit 0: at the return), sample_period; config1, config2
+    struct.pack_into("<IIQQ", attributes, 0, pmu, _PERF_ATTRIBUTES, config, 1)
+    struct.pack_into("<QQ", attributes, 56, place, offset)
+    event = perf_event(bytes(attributes), 0)
+    try:
+        fcntl.ioctl(event, _IOC_SET_BPF, program)
+        fcntl.ioctl(event, _IOC_ENABLE, 0)
+    except OSError:
+        os.close(event)
+        raise
+    return event
+
+
+def perf_event(attributes: bytes, cpu: int) -> int:
+    """perf_event_open(2) for all processes on a CPU, closed on exec. Raises OSError."""
+    buffer = ctypes.create_string_buffer(attributes, len(attributes))
+    event = _libc.syscall(_PERF_EVENT_OPEN[platform.machine()], buffer, -1, cpu, -1, 8)
+    if event < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return int(event)
+
+
+_PERF_ATTRIBUTES = 112
 _PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
 _TYPE_PERF_EVENT, _PERF_TYPE_SOFTWARE, _COUNT_CPU_CLOCK = 7, 1, 0
 _SAMPLE_BY_FREQUENCY = 1 << 10  # attr.freq
@@ -300,17 +375,13 @@ def attach_timer(module: Module, function: str, clock: str, hertz: int, probe: s
     """Run a program `hertz` times a second of CPU time on every CPU that is online. Raises OSError."""
     program = _load(function, _TYPE_PERF_EVENT, module.instructions(function), 0, 0)
     descriptors = [program]
-    attributes = bytearray(112)
+    attributes = bytearray(_PERF_ATTRIBUTES)
     struct.pack_into("<IIQQ", attributes, 0, _PERF_TYPE_SOFTWARE, len(attributes), _COUNT_CPU_CLOCK, hertz)
     struct.pack_into("<Q", attributes, 40, _SAMPLE_BY_FREQUENCY)
-    buffer = ctypes.create_string_buffer(bytes(attributes), len(attributes))
     try:
         for cpu in online_cpus():
-            event = _libc.syscall(_PERF_EVENT_OPEN[platform.machine()], buffer, -1, cpu, -1, 8)  # 8: close on exec
-            if event < 0:
-                number = ctypes.get_errno()
-                raise OSError(number, f"perf event on CPU {cpu}: {os.strerror(number)}")
-            descriptors.insert(0, int(event))
+            event = perf_event(bytes(attributes), cpu)
+            descriptors.insert(0, event)
             fcntl.ioctl(event, _IOC_SET_BPF, program)
             fcntl.ioctl(event, _IOC_ENABLE, 0)
     except OSError:
@@ -337,7 +408,7 @@ def attach_cgroup(module: Module, function: str, hook: str, probe: str) -> Attac
     try:
         folder = os.open(mount, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            link = _bpf(_LINK_CREATE, struct.pack("<IIII", program, folder, kind, 0))
+            link = bpf(_LINK_CREATE, struct.pack("<IIII", program, folder, kind, 0))
         finally:
             os.close(folder)
     except OSError:

@@ -134,9 +134,36 @@ class Recorder:
             raise CaptureError(f"cannot write into {folder}: choose another place with -o")
         types = kernel_types()
         scope = Scope(options)
-        self._objects = self._take_snapshot()
-        if scope.by_pod:
-            scope.set_pods(self._objects.get("k8s_pod", []))
+        settings = self._settings(scope)
+        spool = SpoolWriter(self.spool_path, options.max_bytes, options.ring)
+        handlers = self._catch_signals()
+        loaded: load.Loaded | None = None
+        try:
+            with load.Compiling(settings, types) as compiling:
+                # While it compiles.
+                self._objects = self._take_snapshot()
+                if scope.by_pod:
+                    scope.set_pods(self._objects.get("k8s_pod", []))
+                loaded = load.attach(compiling, options.mechanisms, scope.apply)
+            self._start_tls(loaded)
+            self._record(spool, loaded, scope, types)
+        except BaseException:
+            if spool.size == 0:
+                remove(self.spool_path)
+            raise
+        finally:
+            if loaded is not None:
+                loaded.close()
+            spool.close()
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        result = self._convert()
+        if self._child is not None:
+            result.command_status = self._child.wait()
+        return result
+
+    def _settings(self, scope: Scope) -> load.Settings:
+        options = self.options
         settings = load.Settings(
             payload=options.payload,
             payload_bytes=options.payload_bytes,
@@ -160,27 +187,7 @@ class Recorder:
             # One drain takes a whole ring at most, and has to fit beside what is to be kept.
             while settings.ring_bytes > max(1 << 18, options.max_bytes // 4):
                 settings.ring_bytes //= 2
-        spool = SpoolWriter(self.spool_path, options.max_bytes, options.ring)
-        handlers = self._catch_signals()
-        try:
-            loaded = load.load(settings, types, options.mechanisms, scope.apply)
-            try:
-                self._start_tls(loaded)
-                self._record(spool, loaded, scope, types)
-            finally:
-                loaded.detach()
-        except BaseException:
-            if spool.size == 0:
-                remove(self.spool_path)
-            raise
-        finally:
-            spool.close()
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-        result = self._convert()
-        if self._child is not None:
-            result.command_status = self._child.wait()
-        return result
+        return settings
 
     def _start_tls(self, loaded: load.Loaded) -> None:
         found = [a for a in loaded.attachments if a.probe == "tls"]
@@ -219,7 +226,7 @@ class Recorder:
             self._header(spool, loaded, types, start_ns, cgroups)
             spool.json("anchor", anchor=dataclasses.asdict(host.clock_anchor()))
             if loaded.settings.wants("sched_slice"):
-                spool.json("syscalls", names=syscall_names())
+                spool.json("syscalls", names=syscall_names(loaded.module.syscalls))
             for name, rows in self._objects.items():
                 spool.json("rows", table=name, rows=rows)
             self._start_samplers(loaded)
@@ -537,7 +544,7 @@ class Recorder:
                 "recorder_cpu_ns": time.process_time_ns() - base_cpu,
                 "spool_bytes": spool_bytes,
                 "command_status": self._command_status,
-                "tls_seen": self._tls is not None and bool(next(iter(loaded.module.table("tls_seen").values())).value),
+                "tls_seen": self._tls is not None and any(loaded.module.table("tls_seen")[0]),
             },
         }
 

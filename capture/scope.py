@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,7 @@ class Scope:
         if self._pids:
             table = module.table("scope_pids")
             for pid in self._pids | _descendants(self._pids):
-                table[table.Key(pid)] = table.Leaf(1)
+                table[pid] = 1
         self.refresh()
 
     def set_pods(self, pods: list[dict[str, Any]]) -> None:
@@ -74,9 +75,10 @@ class Scope:
     def _update(self, name: str, before: set[int], now: set[int]) -> None:
         table = self._module.table(name)
         for one in now - before:
-            table[table.Key(one)] = table.Leaf(1)
+            table[one] = 1
         for one in before - now:
-            del table[table.Key(one)]
+            with contextlib.suppress(KeyError):
+                del table[one]
         before.clear()
         before.update(now)
 

@@ -11,6 +11,8 @@ import contextlib
 import os
 import re
 import stat
+import struct
+import sys
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,8 +71,9 @@ class Spaces:
         for key, value in list(table.items()):
             with contextlib.suppress(KeyError):
                 del table[key]
+            _, pid, _ = struct.unpack("=QII", key)  # struct stack_space of stack.c
             # A process that is gone already leaves a space without mappings: its frames are addresses only.
-            space = self._space(int(key.pid), int(value.value))
+            space = self._space(pid, int.from_bytes(value, sys.byteorder))
             with contextlib.suppress(OSError):
                 space.mappings = [read_mappings(space.pid)]
             space.again_ns = space.since_ns + _AGAIN_NS

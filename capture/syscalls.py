@@ -23,10 +23,8 @@ _ARM64 = {
 }  # fmt: skip
 
 
-def syscall_names() -> dict[int, str]:
-    """Number -> name on this machine; x86-64 from bcc's table, arm64 the calls that can sleep."""
+def syscall_names(known: dict[int, str]) -> dict[int, str]:
+    """Number -> name on this machine. known: on x86-64 bcc's table; of arm64 the calls that can sleep are ours."""
     if platform.machine() == "aarch64":
         return _ARM64 | _COMMON
-    from bcc.syscall import syscalls
-
-    return {int(n): name.decode() for n, name in syscalls.items()} | _COMMON
+    return known | _COMMON

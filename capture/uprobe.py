@@ -9,31 +9,16 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import os
-import platform
 import struct
 from collections.abc import Sequence
 
 from kubetape.capture import program
+from kubetape.capture.maps import bpf
 
-_PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
-_BPF = {"x86_64": 321, "aarch64": 280}
 _PMU = "/sys/bus/event_source/devices/uprobe"
 _TYPE_KPROBE = 2
 _LINK_CREATE, _ATTACH_UPROBE_MULTI, _AT_RETURN = 28, 48, 1
-_ENABLE, _SET_BPF = 0x2400, 0x40042408
-_CLOEXEC = 8
-_ATTRIBUTES = 112
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _checked(result: int) -> int:
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    return int(result)
 
 
 def load_program(module: program.Module, kind: str, function: str, probe: str) -> program.Attachment:
@@ -74,8 +59,7 @@ def attach_link(descriptor: int, path: str, offsets: Sequence[int], at_return: b
         ctypes.addressof(name), ctypes.addressof(places), 0, 0,
         len(offsets), _AT_RETURN * at_return, 0,
     )  # fmt: skip
-    buffer = ctypes.create_string_buffer(attributes + bytes(4), len(attributes) + 4)
-    return _checked(_libc.syscall(_BPF[platform.machine()], _LINK_CREATE, buffer, len(buffer)))
+    return bpf(_LINK_CREATE, attributes + bytes(4))
 
 
 def attach_event(descriptor: int, path: str, offset: int, at_return: bool) -> int:
@@ -83,16 +67,4 @@ def attach_event(descriptor: int, path: str, offset: int, at_return: bool) -> in
     with open(f"{_PMU}/type") as file:
         kind = int(file.read())
     name = ctypes.create_string_buffer(os.fsencode(path))
-    attributes = bytearray(_ATTRIBUTES)
-    # type, size, config (bit 0: at the return), sample_period; config1: path, config2: offset
-    struct.pack_into("<IIQQ", attributes, 0, kind, _ATTRIBUTES, int(at_return), 1)
-    struct.pack_into("<QQ", attributes, 56, ctypes.addressof(name), offset)
-    buffer = ctypes.create_string_buffer(bytes(attributes), _ATTRIBUTES)
-    event = _checked(_libc.syscall(_PERF_EVENT_OPEN[platform.machine()], buffer, -1, 0, -1, _CLOEXEC))
-    try:
-        fcntl.ioctl(event, _SET_BPF, descriptor)
-        fcntl.ioctl(event, _ENABLE, 0)
-    except OSError:
-        os.close(event)
-        raise
-    return event
+    return program.attach_event(descriptor, kind, int(at_return), ctypes.addressof(name), offset)

@@ -178,7 +178,7 @@ def empty_program(port: int) -> str:
     if types is None:
         return "not measured: no BTF"
     with program.header_tree(types):
-        module = program.Module("#include <kubetape_types.h>\n" + EMPTY, [])
+        module = program.compiled("#include <kubetape_types.h>\n" + EMPTY)
     try:
         attachment = program.attach_tp_btf(module, types, "empty", "sock_send_length", "empty")
     except OSError as error:
