@@ -1,8 +1,10 @@
 """The BPF ring buffer, mapped, and drained in bulk: no work per event.
 
 Layout of the mapping (kernel/bpf/ringbuf.c): one page with the consumer position (ours to write), one page with
-the producer position, then the data twice in a row, so that no record wraps for the reader. Positions only
-grow. A record is an 8-byte header (length with a busy and a discard bit, page offset) and its bytes, padded to 8.
+the producer position, then the data twice in a row, so that no record wraps for the reader. We map it once: pages
+mapped twice count twice as this process's memory, and where a drain wraps, copying its two parts together is cheap.
+Positions only grow. A record is an 8-byte header (length with a busy and a discard bit, page offset) and its bytes,
+padded to 8.
 
 A record still being written must not be passed. Looking at each header would be work per event; instead a drain
 goes no further than the producer stood at the drain before, some 50 ms ago. A program cannot be preempted, so
@@ -37,7 +39,7 @@ class Ring:
     def __init__(self, fd: int, size: int) -> None:
         self.size = size
         self._consumer_map = mmap.mmap(fd, PAGE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE, offset=0)
-        self._producer_map = mmap.mmap(fd, PAGE + 2 * size, mmap.MAP_SHARED, mmap.PROT_READ, offset=PAGE)
+        self._producer_map = mmap.mmap(fd, PAGE + size, mmap.MAP_SHARED, mmap.PROT_READ, offset=PAGE)
         self._consumer = np.frombuffer(self._consumer_map, np.uint64, 1)
         self._producer = np.frombuffer(self._producer_map, np.uint64, 1)
         self._data = memoryview(self._producer_map)[PAGE:]
@@ -67,7 +69,9 @@ class Ring:
         begin, size = self.consumed, self._settled - self.consumed
         self._settled = produced
         start = begin & (self.size - 1)
-        return self._data[start : start + size]
+        if start + size <= self.size:
+            return self._data[start : start + size]
+        return memoryview(bytes(self._data[start:]) + bytes(self._data[: start + size - self.size]))
 
     def advance(self, count: int) -> None:
         """Hand `count` bytes back to the programs."""
