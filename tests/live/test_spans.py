@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.recording import record
+from tests.live.recording import SLOWER, record
 
 pytestmark = pytest.mark.live
 REQUESTS, CLIENTS = 160, 4
@@ -72,7 +72,7 @@ def free_port() -> int:
 
 
 def wait_for(port: int) -> None:
-    for _ in range(200):
+    for _ in range(round(200 * SLOWER)):
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
             return

@@ -5,9 +5,10 @@
 -- Rollup: yes
 WITH _tcp AS (
     SELECT h.client_name, h.server_name, 
-        -- The caller's: its requests are acknowledged with the answer, but answers up to 40 ms late, with nothing to send.
-        coalesce(quantile_disc(s.srtt_ns, 0.5) FILTER (h.is_client), quantile_disc(s.srtt_ns, 0.5)) AS rtt_p50_ns,
-        coalesce(quantile_disc(s.srtt_ns, 0.95) FILTER (h.is_client), quantile_disc(s.srtt_ns, 0.95)) AS rtt_p95_ns, quantile_disc(s.send_queue_bytes, 0.95) AS queue_bytes,
+        -- The smaller of both ends': who has nothing to send acknowledges up to 40 ms late, or with its answer.
+        least(quantile_disc(s.srtt_ns, 0.5) FILTER (h.is_client), quantile_disc(s.srtt_ns, 0.5) FILTER (NOT h.is_client)) AS rtt_p50_ns,
+        least(quantile_disc(s.srtt_ns, 0.95) FILTER (h.is_client), quantile_disc(s.srtt_ns, 0.95) FILTER (NOT h.is_client)) AS rtt_p95_ns,
+        quantile_disc(s.send_queue_bytes, 0.95) AS queue_bytes,
         -- What the other end lets be on the way, where it is that and not the congestion window that holds the rest back.
         median(s.send_window_bytes) FILTER (s.send_queue_bytes >= 8192 AND s.send_window_bytes < s.send_queue_bytes
             AND s.send_window_bytes < 1448 * s.cwnd_segments) AS window_bytes,
