@@ -20,6 +20,7 @@ class Pod:
     workload: str
     ip: str
     namespace: str = "shop"
+    node: str = NODE
 
     @property
     def uid(self) -> str:
@@ -126,7 +127,7 @@ class BundleMaker:
             "namespace": pod.namespace,
             "name": pod.name,
             "uid": pod.uid,
-            "node": NODE,
+            "node": pod.node,
             "phase": "Running",
             "reason": "Running",
             "ip": pod.ip,

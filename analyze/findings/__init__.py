@@ -7,14 +7,16 @@ A rule is two files in `rules/`: NAME.sql, a query whose rows are findings, and 
     -- Inputs: tables it reads.
     -- Kind: root, cause, consequence or notice.
     -- Effect: failure, timeout, slowness or work. Optional; see below. Rows may have a column of their own for it.
-    -- Rollup: yes. Optional; several findings that share an end of their edges are one about that end.
+    -- Rollup: yes. Optional; several findings on edges are one about the nodes or zones between which they are
+    --   (levels.py), or about the end that they share.
 
 and its columns: severity, scope_kind, scope, title, summary, evidence (a query that shows the rows), confidence
 (0 to 1), impact_ns (time it cost, for ranking), first_ns, last_ns, entities (names it is about); of a root also
 explains: names of pods, workloads, edges ("a -> b"), statement digests or nodes whose troubles follow from it, and,
 where it may itself only follow from what a workload does, yields_to: that workload; of a cause also about: further
 names that a root may explain, and, of one on an edge, aside: true where nothing that its caller serves waits for that
-edge, so that none of it fails because of it.
+edge, so that none of it fails because of it; of one with a rollup links: pairs of pods ('namespace/name') between
+which the trouble was seen, and what: the trouble, as a title ends.
 
 Effect, of a cause: failure is what a server may only pass on from those it calls; timeout is a failure that slowness
 can bring about; work is what a program does whatever happens to it. Of a root: slowness explains no failures and no
@@ -39,6 +41,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from kubetape.analyze.findings import levels
 from kubetape.errors import KubetapeError
 
 SEVERITIES = ("critical", "warning", "notice", "info")
@@ -141,6 +144,8 @@ def find(database: duckdb.DuckDBPyConnection, rules: Iterable[Rule], loss_ratio:
         except duckdb.Error as error:
             raise KubetapeError(f"rule {rule.name}: {str(error).splitlines()[0]}") from error
         mine = [{"rule": rule.name, "kind": rule.kind, "effect": rule.effect, **row} for row in rows]
+        if any(f.get("links") for f in mine):
+            mine = levels.roll_up(mine, levels.read_links(database))
         found += _roll_up(mine) if rule.rollup else mine
     # Connections, not calls: who cannot be reached gets no request.
     edges = database.execute("SELECT DISTINCT client_name, server_name FROM connection_health").fetchall()

@@ -1,8 +1,8 @@
 -- One row: the network seen by one entity: everything sent and received by its connections' ends that were recorded.
--- Inputs: connection_health, connection_identity, connection, tcp_sample
+-- Inputs: connection_health, connection_identity, connection, tcp_sample, k8s_node
 -- Columns:
---   dimension VARCHAR: namespace, node, workload, service, pod, container, edge or connection.
---   name VARCHAR: its name; of an edge 'client -> server'.
+--   dimension VARCHAR: namespace, node, node_pair, zone_pair, workload, service, pod, container, edge or connection.
+--   name VARCHAR: its name; of an edge 'client -> server', of a pair 'a <-> b'.
 --   connection_count BIGINT: connections.
 --   rtt_p50_ns BIGINT: median of the round-trip times sampled, ns. NULL when none was.
 --   rtt_p90_ns BIGINT: 90th percentile, ns. NULL when none was.
@@ -18,13 +18,20 @@
 --   sent_bytes BIGINT: bytes sent.
 --   received_bytes BIGINT: bytes received.
 WITH _end AS (
-    SELECT h.*, i.local_namespace, i.local_node, i.local_workload, i.local_service, i.local_pod, i.local_container
+    SELECT h.*, i.local_namespace, i.local_node, i.local_workload, i.local_service, i.local_pod, i.local_container,
+        least(i.local_node, i.remote_node) || ' <-> ' || greatest(i.local_node, i.remote_node) AS node_pair,
+        least(a.zone, b.zone) || ' <-> ' || greatest(a.zone, b.zone) AS zone_pair, i.remote_node, a.zone AS local_zone, b.zone AS remote_zone
     FROM connection_health AS h JOIN connection_identity AS i USING (connection_id)
+    LEFT JOIN k8s_node AS a ON a.name = i.local_node LEFT JOIN k8s_node AS b ON b.name = i.remote_node
 ),
 _entity AS (
     SELECT 'namespace' AS dimension, local_namespace AS name, * FROM _end WHERE local_namespace IS NOT NULL
     UNION ALL
     SELECT 'node', local_node, * FROM _end WHERE local_node IS NOT NULL
+    UNION ALL
+    SELECT 'node_pair', node_pair, * FROM _end WHERE local_node IS NOT NULL AND remote_node IS NOT NULL
+    UNION ALL
+    SELECT 'zone_pair', zone_pair, * FROM _end WHERE local_zone IS NOT NULL AND remote_zone IS NOT NULL
     UNION ALL
     SELECT 'workload', local_name, * FROM _end
     UNION ALL

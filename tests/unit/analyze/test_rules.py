@@ -468,6 +468,21 @@ def test_what_a_failed_connect_explains(tmp_path: Path, failing_at_ms: float, wo
     assert len(loud) == (1 if worst == "connect-failures" else 2)
 
 
+@pytest.mark.parametrize(("least_rtt_ms", "expected"), [(40, 1), (0.2, 0)])
+def test_a_far_pod_when_only_its_caller_was_recorded(tmp_path: Path, least_rtt_ms: float, expected: int) -> None:
+    maker = three()
+    connection = maker.connect(CLIENT, BACK, "client")
+    for turn in range(12):
+        maker.ask([connection], 10 + turn * 200, 60, *http())
+    sample = {"node": NODE, "ts_ns": 500 * MS, "connection_id": connection, "reason": "periodic"}
+    # Whose answer takes its time acknowledges late as well: only the smallest round trip is the way.
+    maker.tcp_samples.append(sample | {"srtt_ns": 45 * MS, "min_rtt_ns": int(least_rtt_ms * MS)})
+    found = findings(maker, tmp_path, "slow-network")
+    assert [f["title"] for f in found] == [
+        "Network between shop/client and shop/back is slow: round-trip time at least 40 ms"
+    ] * expected
+
+
 # ---- time-share -------------------------------------------------------------------------------------------
 
 
