@@ -85,20 +85,20 @@ class Analysis:
     def query(self, text: str) -> Any:
         """The result of one SQL statement as pyarrow.Table. Raises QueryError with DuckDB's reason in one line."""
         for word in dict.fromkeys(_WORD.findall(text)):
-            self.need(word.lower(), text)
+            self.need(word.lower(), _reads_all_columns(text))
         try:
             return self.database.sql(text).to_arrow_table()
         except (duckdb.Error, RuntimeError) as error:
             reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "unknown error")
             raise QueryError(f"the query was refused: {reason}") from error
 
-    def need(self, name: str, text: str | None = None) -> None:
+    def need(self, name: str, with_payload: bool = True) -> None:
         """Make the table `name` and all it reads, if it is one of ours and not there yet.
 
-        text: the SQL that reads it, None: any. Payload is most of a bundle: it is left out where the text needs none.
+        with_payload: of `socket_data`, which is most of a bundle; without it where nothing that was asked looks at it.
         """
         if name == "socket_data" and (name not in self._made or not self._with_payload):
-            self._need_socket_data(text is None or _reads_all_columns(text))
+            self._need_socket_data(with_payload)
             return
         if name in self._made:
             return
@@ -112,7 +112,7 @@ class Analysis:
             self._making.append(name)
             table = DERIVED_TABLES[name]
             for other in table.inputs:
-                self.need(other, table.body)
+                self.need(other, "payload" in table.body)
             self._create(table)
             self._making.pop()
         elif name in TABLES or name in self.bundle.table_names:

@@ -20,6 +20,7 @@ Int64Array = npt.NDArray[np.int64]
 # Chunks of one stream that lie further apart than this are not one gap but a stream whose positions
 # were lost (a reused port, a wrong unwrap); treating it as a gap would claim terabytes lost.
 MAX_GAP_BYTES = 1 << 40
+_LARGE_PIECE_BYTES = 512  # mean, from which on joining slices is cheaper than two copies
 
 
 @dataclass(slots=True)
@@ -344,8 +345,8 @@ class StreamIndex:
             return []
         breaks = np.flatnonzero(positions[1:] != positions[:-1] + captured[:-1]) + 1
         bounds = [0, *breaks.tolist(), len(rows)]
-        if not skip.any():
-            # One copy of all pieces in C, and one of each run.
+        if not skip.any() and captured.sum() < _LARGE_PIECE_BYTES * len(rows):
+            # One copy of all pieces in C, and one of each run: for large pieces the second costs more than a loop.
             import pyarrow as pa
 
             taken = self.values.take(pa.array(rows))
