@@ -105,6 +105,7 @@ def parameters() -> dict[str, float]:
         "unread_ms": 20.0,
         "process_lock_ms": 20.0,
         "time_share_ms": 50.0,
+        "connect_ms": 5.0,
     }
 
 

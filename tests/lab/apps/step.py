@@ -157,8 +157,11 @@ def nats(subject: str, timeout_s: float) -> Work:
 # ---- a database below ---------------------------------------------------------------------------------------
 
 
-def orders(password: str) -> Work:
-    """PostgreSQL: `/report` goes through all orders, `/new` makes one, anything else reads one."""
+def orders(password: str, is_kept: bool = True) -> Work:
+    """PostgreSQL, on connections that are kept or not.
+
+    `/report` goes through all orders, `/new` makes one, anything else reads one.
+    """
 
     def connect() -> Any:
         return psycopg.connect(
@@ -166,7 +169,12 @@ def orders(password: str) -> Work:
         )
 
     def work(path: str) -> tuple[int, Any]:
-        cursor = _mine(connect).cursor()
+        if is_kept:
+            return ask(path, _mine(connect).cursor())
+        with connect() as connection:
+            return ask(path, connection.cursor())
+
+    def ask(path: str, cursor: Any) -> tuple[int, Any]:
         if path.startswith("/report"):
             return 200, cursor.execute(REPORT_SQL, (f"%{random.randint(10, 99)}%",)).fetchall()
         if path.startswith("/new"):

@@ -131,6 +131,12 @@ def _rotation(shop: Shop) -> None:
     visit(shop, "http://orders/orders/1", rate=12)
 
 
+def _reconnecting(shop: Shop) -> None:
+    _start(shop, 1_000)
+    serve(shop, "orders", step("orders", password=PASSWORD, is_kept=False))
+    visit(shop, "http://orders/orders/1", rate=12)
+
+
 def _booking(shop: Shop) -> None:
     _start(shop, 1_000)
     serve(shop, "seats", step("sleep", ms=ASK_MS))
@@ -158,6 +164,13 @@ def _leaked(shop: Shop) -> None:
 
 
 FAULTS = (
+    Fault(
+        "pg-reconnect",
+        "orders opens a connection to PostgreSQL for each request and closes it again",
+        _reconnecting,
+        _stop,
+        lambda _shop: Answer(("connection-churn",), ("shop/orders", "shop/postgres")),
+    ),
     Fault(
         "pg-lock-and-ask",
         f"booking locks a row in PostgreSQL and asks another service for {ASK_MS} ms before it commits",

@@ -483,6 +483,20 @@ def test_a_far_pod_when_only_its_caller_was_recorded(tmp_path: Path, least_rtt_m
     ] * expected
 
 
+@pytest.mark.parametrize(("made_for_each", "expected"), [(True, ["warning"]), (False, [])])
+def test_a_connection_for_each_request(tmp_path: Path, made_for_each: bool, expected: list[str]) -> None:
+    maker = three()
+    connection = maker.connect(CLIENT, ("10.0.0.3", 3306), "client")
+    for turn in range(30):
+        if made_for_each:
+            connection = maker.connect((CLIENT[0], 41000 + turn), ("10.0.0.3", 3306), "client")
+            maker.connections[-1] |= {"start_ns": turn * 200 * MS, "end_ns": (turn * 200 + 15) * MS}
+        maker.ask([connection], turn * 200 + 10, 2, *mysql("select 1"))
+    found = findings(maker, tmp_path, "connection-churn")
+    assert [f["severity"] for f in found] == expected
+    assert all("30 for 30 mysql requests, set up in 10 ms (p50)" in f["title"] for f in found)
+
+
 # ---- time-share -------------------------------------------------------------------------------------------
 
 
