@@ -105,6 +105,8 @@ mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=512000,cache=loose venv "$
 mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null
 cd "$checkout"
 export CI=true PYTHONDONTWRITEBYTECODE=1 KUBETAPE_SLOWER=15
+# What hangs, hangs out of sight: the last look at all threads, and where in the kernel they wait.
+(while sleep 30; do { uptime; ps -eLo pid,tid,stat,pcpu,wchan:32,args; } >/share/processes.txt 2>&1; done) &
 uname -a
 .venv/bin/python -m kubetape doctor >/share/doctor.txt 2>&1
 .venv/bin/python -m pytest -p no:cacheprovider -p no:xdist -v -o addopts= --junit-xml=/share/result.xml $arguments >/share/pytest.txt 2>&1
