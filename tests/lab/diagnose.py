@@ -21,12 +21,24 @@ Row = dict[str, Any]
 class Result:
     """faults: names, joined by `+` (none: a healthy shop); ranks: of each fault's right finding, None where none is.
 
-    loud: findings above notice, in order.
+    shown: the findings that stand by themselves in the report, in order: those that follow from another do not.
     """
 
     faults: str
     ranks: list[int | None]
-    loud: list[Row]
+    shown: list[Row]
+
+    @property
+    def loud(self) -> list[Row]:
+        """Those above notice."""
+        return [f for f in self.shown if f["severity"] in ("critical", "warning")]
+
+    @property
+    def first(self) -> str:
+        """What the report begins with."""
+        if not self.shown:
+            return "nothing"
+        return ("" if self.loud else "notice: ") + str(self.shown[0]["title"])
 
     @property
     def is_right(self) -> bool:
@@ -90,8 +102,8 @@ def judge_again(bundle: Path) -> Result:
 
 
 def report(result: Result) -> None:
-    first = result.loud[0]["title"] if result.loud else "nothing"
-    print(f"{'right' if result.is_right else 'WRONG'}  {result.faults:<24} {result.ranks}  {first[:110]}", flush=True)
+    verdict = "right" if result.is_right else "WRONG"
+    print(f"{verdict}  {result.faults:<24} {result.ranks}  {result.first[:110]}", flush=True)
 
 
 def findings(bundle: Path) -> list[Row]:
@@ -102,10 +114,10 @@ def findings(bundle: Path) -> list[Row]:
 
 
 def judge(name: str, answers: Sequence[Answer], found: Sequence[Row]) -> Result:
-    """Ranks among the findings above notice."""
-    loud = [f for f in found if f["severity"] in ("critical", "warning")]
-    ranks = [next((n for n, f in enumerate(loud, 1) if answer.is_given_by(f)), None) for answer in answers]
-    return Result(name, ranks, loud)
+    """Ranks among the findings that the report shows by themselves."""
+    shown = [f for f in found if f["caused_by"] is None]
+    ranks = [next((n for n, f in enumerate(shown, 1) if answer.is_given_by(f)), None) for answer in answers]
+    return Result(name, ranks, shown)
 
 
 def table(results: Sequence[Result]) -> str:
@@ -113,7 +125,7 @@ def table(results: Sequence[Result]) -> str:
     lines = ["| fault | | rank | findings above notice | first finding |", "|---|---|---|---|---|"]
     for result in results:
         ranks = ", ".join("none" if rank is None else str(rank) for rank in result.ranks) or "-"
-        first = result.loud[0]["title"].replace("|", "\\|") if result.loud else "none"
+        first = result.first.replace("|", "\\|")
         verdict = "right" if result.is_right else "wrong"
         lines.append(f"| {result.faults} | {verdict} | {ranks} | {len(result.loud)} | {first} |")
     right = sum(result.is_right for result in results)

@@ -117,7 +117,8 @@ FAULTS = (
         f"storefront asks pricing, which asks tax, which computes for {SPIN_MS} ms",
         _deep_chain,
         without("storefront", "pricing", "tax"),
-        lambda _shop: Answer(("slow-calls",), ("shop/pricing", "shop/tax")),
+        # No rule knows that 130 ms are too long: that the time is spent there is a notice, and has to be the first one.
+        lambda _shop: Answer(("slow-calls", "time-share"), ("shop/storefront", "shop/tax")),
     ),
     Fault(
         "rate-limited",
