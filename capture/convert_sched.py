@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from kubetape.capture import columns
+from kubetape.capture.compilation import Module
 from kubetape.capture.layouts import Layout, struct_of
-from kubetape.capture.program import Module
 from kubetape.capture.records import Array
 
 _STATES = ("runnable", "sleeping", "blocked", "stopped", "idle", "running")  # SLICE_* of events.h, then running

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kubetape.bundle.manifest import ProbeStatus
-from kubetape.capture import program, uprobe
+from kubetape.capture import compilation, program, uprobe
 from kubetape.capture.btf import FUNC, Btf
 from kubetape.capture.headers import kernel_version
 from kubetape.capture.layouts import bpf_source
@@ -225,7 +225,7 @@ def _switch_defines(types: Btf | None) -> list[str]:
 class Loaded:
     """The programs in the kernel. Closing, or the death of this process, removes all of them."""
 
-    module: program.Module
+    module: compilation.Module
     settings: Settings
     statuses: list[ProbeStatus] = field(default_factory=list)
     attachments: list[program.Attachment] = field(default_factory=list)
@@ -258,23 +258,23 @@ class Compiling:
             settings.direct = False
         self.settings, self.types = settings, types
         self._stack = contextlib.ExitStack()
-        self._running: list[program.Compilation] = []
+        self._running: list[compilation.Compilation] = []
         structs = {name for user in settings.user for name in _STRUCT.findall(user.text)}
-        self.header_source = self._stack.enter_context(program.header_tree(types, structs))
+        self.header_source = self._stack.enter_context(compilation.header_tree(types, structs))
         self.begin()
 
     def begin(self) -> None:
         """Compile for the settings as they are now."""
         flags = ["-Werror=implicit-function-declaration"] if self.settings.user else []
         for text in sources(self.settings, self.types):
-            self._running.append(program.Compilation(text, flags))
+            self._running.append(compilation.Compilation(text, flags))
             self._stack.callback(self._running[-1].stop)
 
-    def module(self) -> program.Module:
+    def module(self) -> compilation.Module:
         """Wait for the result. Raises CaptureError, one line; of a user's probe it names the file and line."""
         running, self._running = self._running, []
         try:
-            return program.Module(running)
+            return compilation.Module(running)
         except CaptureError as error:
             # The compiler names the user's file itself.
             for user in self.settings.user:
@@ -293,7 +293,7 @@ def load(
     settings: Settings,
     types: Btf | None,
     allowed: tuple[str, ...] | None = None,
-    prepare: Callable[[program.Module], None] | None = None,
+    prepare: Callable[[compilation.Module], None] | None = None,
 ) -> Loaded:
     """Compile and attach, see attach. Raises CaptureError."""
     with Compiling(settings, types) as compiling:
@@ -303,7 +303,7 @@ def load(
 def attach(
     compiling: Compiling,
     allowed: tuple[str, ...] | None = None,
-    prepare: Callable[[program.Module], None] | None = None,
+    prepare: Callable[[compilation.Module], None] | None = None,
 ) -> Loaded:
     """Attach what is being compiled. Where typed tracepoints are refused, the plain mode is compiled and tried.
 
@@ -331,7 +331,7 @@ def attach(
 
 
 def _attach_module(
-    compiling: Compiling, allowed: tuple[str, ...] | None, prepare: Callable[[program.Module], None] | None
+    compiling: Compiling, allowed: tuple[str, ...] | None, prepare: Callable[[compilation.Module], None] | None
 ) -> Loaded:
     settings, types, module = compiling.settings, compiling.types, compiling.module()
     if prepare is not None:
@@ -369,7 +369,7 @@ def _attach_probe(loaded: Loaded, probe: Probe, types: Btf | None, allowed: tupl
 
 
 def attach_target(
-    module: program.Module, types: Btf | None, target: Target, probe: str, direct: bool
+    module: compilation.Module, types: Btf | None, target: Target, probe: str, direct: bool
 ) -> program.Attachment:
     """Raises OSError where the kernel has no such hook or refuses the program."""
     if target.kind == "tracing":

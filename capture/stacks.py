@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from kubetape.capture.program import Module
+from kubetape.capture.compilation import Module
 from kubetape.capture.spool import SpoolReader, SpoolWriter
 
 _LINE = re.compile(r"([0-9a-f]+)-([0-9a-f]+) ..x. ([0-9a-f]+) \S+ (\d+) *(.*)")

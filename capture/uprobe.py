@@ -13,7 +13,7 @@ import os
 import struct
 from collections.abc import Sequence
 
-from kubetape.capture import program
+from kubetape.capture import compilation, program
 from kubetape.capture.maps import bpf
 
 _PMU = "/sys/bus/event_source/devices/uprobe"
@@ -21,7 +21,7 @@ _TYPE_KPROBE = 2
 _LINK_CREATE, _ATTACH_UPROBE_MULTI, _AT_RETURN = 28, 48, 1
 
 
-def load_program(module: program.Module, kind: str, function: str, probe: str) -> program.Attachment:
+def load_program(module: compilation.Module, kind: str, function: str, probe: str) -> program.Attachment:
     """A program for uprobes, attached to nothing yet. Raises OSError where the kernel has no such uprobes.
 
     kind: 'uprobe_multi' or 'uprobe' (perf events).

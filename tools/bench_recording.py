@@ -171,14 +171,14 @@ def manifest_of(bundle: Path) -> dict[str, Any]:
 
 def empty_program(port: int) -> str:
     """Nanoseconds that the kernel counts for a program that does nothing."""
-    from kubetape.capture import program
+    from kubetape.capture import compilation, program
     from kubetape.capture.recorder import kernel_types
 
     types = kernel_types()
     if types is None:
         return "not measured: no BTF"
-    with program.header_tree(types):
-        module = program.compiled("#include <kubetape_types.h>\n" + EMPTY)
+    with compilation.header_tree(types):
+        module = compilation.compiled("#include <kubetape_types.h>\n" + EMPTY)
     try:
         attachment = program.attach_tp_btf(module, types, "empty", "sock_send_length", "empty")
     except OSError as error:

@@ -86,7 +86,7 @@ fi
 
 if (($# == 0)); then
   stacks=tests/live/test_stacks.py
-  set -- tests/live/test_{exact,loss,stops,no_arguments,sched,block_io,user_probe,tls_python}.py tests/unit/capture/test_program.py \
+  set -- tests/live/test_{exact,loss,stops,no_arguments,sched,block_io,user_probe,tls_python}.py tests/unit/capture/test_compilation.py \
     "$stacks::test_a_c_program_and_what_each_function_used" "$stacks::test_a_stripped_program_has_one_name_for_each_function" \
     "$stacks::test_only_what_is_in_scope_and_how_often_is_asked_for"
 fi

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kubetape.capture import btf, load, program
+from kubetape.capture import btf, compilation, load
 from kubetape.capture.btf import Btf
 from kubetape.capture.headers import KERNEL_TYPES, Printer
 from kubetape.capture.layouts import Layout, layouts
@@ -58,7 +58,7 @@ def types() -> Btf:
 
 @pytest.fixture(scope="module")
 def tree(types: Btf) -> Iterator[Btf]:
-    with program.header_tree(types):
+    with compilation.header_tree(types):
         yield types
 
 
@@ -76,7 +76,7 @@ def test_every_struct_is_laid_out_as_the_kernel_does(tree: Btf) -> None:
                 place = f"__builtin_offsetof({keyword} {name}, {member.name})"
                 checks.append(f'_Static_assert({place} == {member.bit_offset // 8}, "{name}.{member.name}");')
     assert len(checks) > 2000
-    program.compiled("#include <kubetape_types.h>\n" + "\n".join(checks) + "\nint f(u64 *ctx) { return 0; }\n")
+    compilation.compiled("#include <kubetape_types.h>\n" + "\n".join(checks) + "\nint f(u64 *ctx) { return 0; }\n")
 
 
 @pytest.mark.live
@@ -88,7 +88,7 @@ def test_events_are_laid_out_as_the_converter_reads_them(tree: Btf) -> None:
             place = f"__builtin_offsetof(struct {layout.name}, {field})"
             checks.append(f'_Static_assert({place} == {offset}, "{layout.name}.{field}");')
     module = load.source(load.Settings(ring_bytes=1 << 20), tree) + "\n".join(checks)
-    program.compiled(module)
+    compilation.compiled(module)
 
 
 @pytest.mark.live
@@ -97,7 +97,7 @@ def test_all_ways_of_all_programs_compile(tree: Btf, direct: bool) -> None:
     settings = load.Settings(
         ring_bytes=1 << 20, direct=direct, ports=(80, 443), filter_pids=True, filter_cgroups=True, filter_netns=True
     )
-    module = program.compiled(load.source(settings, tree))
+    module = compilation.compiled(load.source(settings, tree))
     names = ["socket_send", "fexit_receive"] if direct else ["kprobe_send", "kretprobe_receive", "tcp_destroy"]
     assert all(len(module.instructions(name)) >= 16 for name in names)
 

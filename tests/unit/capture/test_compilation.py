@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kubetape.capture import program
+from kubetape.capture import compilation, program
 from kubetape.capture.recorder import kernel_types
 from kubetape.errors import CaptureError
 
@@ -21,11 +21,11 @@ SECOND = (
 
 
 @pytest.fixture(scope="module")
-def module() -> Iterator[program.Module]:
+def module() -> Iterator[compilation.Module]:
     types = kernel_types()
     assert types is not None
-    with program.header_tree(types):
-        made = program.Module([program.Compilation(text) for text in (FIRST, SECOND)])
+    with compilation.header_tree(types):
+        made = compilation.Module([compilation.Compilation(text) for text in (FIRST, SECOND)])
     yield made
     made.close()
 
@@ -36,13 +36,13 @@ def descriptors(code: bytes) -> set[int]:
     return {int.from_bytes(row[4:8], "little") for row in rows if row[0] == 0x18 and row[1] >> 4 == 1}
 
 
-def test_a_map_of_two_texts_is_one(module: program.Module) -> None:
+def test_a_map_of_two_texts_is_one(module: compilation.Module) -> None:
     assert descriptors(module.instructions("first")) == {module.map_fd("numbers")}
     assert descriptors(module.instructions("second")) == {module.map_fd("numbers")}
     assert module.table("own").entry_count == 3
 
 
-def test_programs_with_its_maps_are_accepted(module: program.Module) -> None:
+def test_programs_with_its_maps_are_accepted(module: compilation.Module) -> None:
     types = kernel_types()
     assert types is not None
     module.table("numbers")[1] = 5
@@ -52,7 +52,7 @@ def test_programs_with_its_maps_are_accepted(module: program.Module) -> None:
     assert module.table("numbers")[1] == (7).to_bytes(8, "little")
 
 
-def test_values_of_a_map(module: program.Module) -> None:
+def test_values_of_a_map(module: compilation.Module) -> None:
     table = module.table("numbers")
     for key, _ in list(table.items()):
         del table[key]
@@ -66,11 +66,11 @@ def test_values_of_a_map(module: program.Module) -> None:
         del table[3]
 
 
-def test_values_of_all_cpus(module: program.Module) -> None:
+def test_values_of_all_cpus(module: compilation.Module) -> None:
     assert set(module.table("counts").per_cpu(1)) == {0}
 
 
 def test_a_text_that_does_not_compile() -> None:
     types = kernel_types()
-    with program.header_tree(types), pytest.raises(CaptureError, match=r"do not compile.*error.*nonsense"):
-        program.compiled("int f(void *ctx) { return nonsense; }\n")
+    with compilation.header_tree(types), pytest.raises(CaptureError, match=r"do not compile.*error.*nonsense"):
+        compilation.compiled("int f(void *ctx) { return nonsense; }\n")
