@@ -30,52 +30,61 @@ _UNDECLARED = {
     "bpf_table_key_size_id": ctypes.c_size_t,
     "bpf_table_leaf_size_id": ctypes.c_size_t,
 }
+_KEPT: list[Any] = []
 _FLAGS = ["-Wno-unused-function", "-Wno-macro-redefined"]
 
 
 def main() -> int:
     answer = socket.socket(fileno=int(sys.argv[1]))
-    maps: list[dict[str, Any]] = []
-    is_x86 = platform.machine() == "x86_64"  # the only one whose calls bcc lists
+    document: dict[str, Any] = {}
     try:
         import bcc
-        from bcc.libbcc import lib
-        from bcc.syscall import syscalls
-    except ImportError as error:
-        document: dict[str, Any] = {"missing": str(error)}
-    else:
-        try:
-            bpf = bcc.BPF(text=sys.stdin.buffer.read(), cflags=[*sys.argv[2:], *_FLAGS])
-        except AttributeError as error:  # another project of the same name
-            document = {"missing": str(error), "foreign": True}
-        except Exception as error:  # bcc raises plain Exception
-            document = {"error": str(error)}
+
+        if not hasattr(bcc, "BPF"):
+            document = {"missing": "", "foreign": True}
         else:
-            for name, result in _UNDECLARED.items():
-                getattr(lib, name).restype, getattr(lib, name).argtypes = result, [ctypes.c_void_p, ctypes.c_size_t]
-            lib.bpf_num_tables.argtypes = [ctypes.c_void_p]
-            names = [lib.bpf_function_name(bpf.module, n) for n in range(lib.bpf_num_functions(bpf.module))]
-            for n in range(lib.bpf_num_tables(bpf.module)):
-                maps.append(
-                    {
-                        "name": lib.bpf_table_name(bpf.module, n).decode(),
-                        "descriptor": lib.bpf_table_fd_id(bpf.module, n),
-                        "kind": lib.bpf_table_type_id(bpf.module, n),
-                        "key_bytes": lib.bpf_table_key_size_id(bpf.module, n),
-                        "value_bytes": lib.bpf_table_leaf_size_id(bpf.module, n),
-                        "entry_count": lib.bpf_table_max_entries_id(bpf.module, n),
-                    }
-                )
-            document = {
-                "bcc": getattr(bcc, "__version__", "unknown"),
-                "functions": {name.decode(): base64.b64encode(bpf.dump_func(name)).decode() for name in names},
-                "maps": maps,
-                "syscalls": {number: name.decode() for number, name in syscalls.items()} if is_x86 else {},
-            }
+            document = _compiled(bcc, sys.stdin.buffer.read(), sys.argv[2:])
+    except ImportError as error:
+        document = {"missing": str(error)}
+    descriptors = [row["descriptor"] for row in document.get("maps", [])]
     file = os.memfd_create("kubetape-compiled")
     os.write(file, json.dumps(document).encode())
-    socket.send_fds(answer, [b"."], [file, *(row["descriptor"] for row in maps)])
+    socket.send_fds(answer, [b"."], [file, *descriptors])
     return 0
+
+
+def _compiled(bcc: Any, text: bytes, flags: list[str]) -> dict[str, Any]:
+    from bcc.libbcc import lib
+    from bcc.syscall import syscalls
+
+    try:
+        bpf = bcc.BPF(text=text, cflags=[*flags, *_FLAGS])
+    except Exception as error:  # bcc raises plain Exception
+        return {"error": str(error)}
+    module = bpf.module
+    for name, result in _UNDECLARED.items():
+        getattr(lib, name).restype, getattr(lib, name).argtypes = result, [ctypes.c_void_p, ctypes.c_size_t]
+    lib.bpf_num_tables.argtypes = [ctypes.c_void_p]
+    functions = [lib.bpf_function_name(module, n) for n in range(lib.bpf_num_functions(module))]
+    maps = [
+        {
+            "name": lib.bpf_table_name(module, n).decode(),
+            "descriptor": lib.bpf_table_fd_id(module, n),
+            "kind": lib.bpf_table_type_id(module, n),
+            "key_bytes": lib.bpf_table_key_size_id(module, n),
+            "value_bytes": lib.bpf_table_leaf_size_id(module, n),
+            "entry_count": lib.bpf_table_max_entries_id(module, n),
+        }
+        for n in range(lib.bpf_num_tables(module))
+    ]
+    _KEPT.append(bpf)  # with it go its maps
+    is_x86 = platform.machine() == "x86_64"  # the only one whose calls bcc lists
+    return {
+        "bcc": getattr(bcc, "__version__", "unknown"),
+        "functions": {name.decode(): base64.b64encode(bpf.dump_func(name)).decode() for name in functions},
+        "maps": maps,
+        "syscalls": {number: name.decode() for number, name in syscalls.items()} if is_x86 else {},
+    }
 
 
 if __name__ == "__main__":

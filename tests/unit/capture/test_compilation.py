@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from kubetape.capture import compilation, program
 from kubetape.capture.recorder import kernel_types
 from kubetape.errors import CaptureError
-
-pytestmark = pytest.mark.live
 
 HEAD = "#include <kubetape_types.h>\nBPF_HASH(numbers, u32, u64, 64);\nBPF_PERCPU_ARRAY(counts, u32, 2);\n"
 FIRST = HEAD + "int first(u64 *ctx) { u32 key = 1; u64 value = 7; numbers.update(&key, &value); return 0; }\n"
@@ -36,12 +35,14 @@ def descriptors(code: bytes) -> set[int]:
     return {int.from_bytes(row[4:8], "little") for row in rows if row[0] == 0x18 and row[1] >> 4 == 1}
 
 
+@pytest.mark.live
 def test_a_map_of_two_texts_is_one(module: compilation.Module) -> None:
     assert descriptors(module.instructions("first")) == {module.map_fd("numbers")}
     assert descriptors(module.instructions("second")) == {module.map_fd("numbers")}
     assert module.table("own").entry_count == 3
 
 
+@pytest.mark.live
 def test_programs_with_its_maps_are_accepted(module: compilation.Module) -> None:
     types = kernel_types()
     assert types is not None
@@ -52,6 +53,7 @@ def test_programs_with_its_maps_are_accepted(module: compilation.Module) -> None
     assert module.table("numbers")[1] == (7).to_bytes(8, "little")
 
 
+@pytest.mark.live
 def test_values_of_a_map(module: compilation.Module) -> None:
     table = module.table("numbers")
     for key, _ in list(table.items()):
@@ -66,11 +68,29 @@ def test_values_of_a_map(module: compilation.Module) -> None:
         del table[3]
 
 
+@pytest.mark.live
 def test_values_of_all_cpus(module: compilation.Module) -> None:
     assert set(module.table("counts").per_cpu(1)) == {0}
 
 
+@pytest.mark.live
 def test_a_text_that_does_not_compile() -> None:
     types = kernel_types()
     with compilation.header_tree(types), pytest.raises(CaptureError, match=r"do not compile.*error.*nonsense"):
         compilation.compiled("int f(void *ctx) { return nonsense; }\n")
+
+
+@pytest.mark.parametrize(
+    ("package", "message"),
+    [
+        ("raise ImportError('no libbcc.so.0')\n", r"needs the distribution's bcc package \(no libbcc.so.0\): install"),
+        ("name = 'another project'\n", "is not the BPF Compiler Collection: remove it"),
+        ("raise SystemExit(3)\n", "the compiler of the probes ended without a result: no word"),
+    ],
+)
+def test_a_bcc_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, message: str) -> None:
+    (tmp_path / "bcc").mkdir()
+    (tmp_path / "bcc" / "__init__.py").write_text(package)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(CaptureError, match=message):
+        compilation.compiled("")
