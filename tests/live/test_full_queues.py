@@ -75,6 +75,6 @@ def test_what_is_turned_away_and_what_has_to_wait(tmp_path: Path, space: str) ->
 
     (reader,) = rows(bundle, "connection", netns_id=netns, local_port=7802, side="server")
     samples = rows(bundle, "tcp_sample", connection_id=reader["connection_id"])
-    assert max(r["receive_queue_bytes"] for r in samples) > 65536
+    assert max(r["receive_queue_bytes"] for r in samples) > 50_000
     received = rows(bundle, "socket_data", connection_id=reader["connection_id"], direction="receive")
     assert sum(r["size_bytes"] for r in received) == expected["sent"]
