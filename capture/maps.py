@@ -15,17 +15,17 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-SYSCALL = {"x86_64": 321, "aarch64": 280}
 _LOOKUP, _UPDATE, _DELETE, _NEXT_KEY = 1, 2, 3, 4
 _PER_CPU = {5, 6, 10}  # BPF_MAP_TYPE_PERCPU_HASH, _PERCPU_ARRAY, _LRU_PERCPU_HASH
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_NUMBER = {"x86_64": 321, "aarch64": 280}.get(platform.machine(), -1)  # of bpf(2)
 
 
 def bpf(command: int, attributes: bytes) -> int:
     """bpf(2). Raises OSError."""
-    buffer = ctypes.create_string_buffer(attributes, len(attributes))
-    result = _libc.syscall(SYSCALL[platform.machine()], command, buffer, len(attributes))
+    buffer = ctypes.create_string_buffer(attributes, len(attributes))  # some commands write into it
+    result = _libc.syscall(_NUMBER, command, buffer, len(attributes))
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
@@ -107,10 +107,11 @@ class Map:
     ) -> int:
         """0, or ENOENT. Raises OSError for everything else."""
         places = [0 if buffer is None else ctypes.addressof(buffer) for buffer in (key, value)]
-        try:
-            bpf(command, struct.pack("<IIQQQ", self.descriptor, 0, *places, 0))
-        except OSError as error:
-            if error.errno != errno.ENOENT:
-                raise
-            return errno.ENOENT
-        return 0
+        attributes = struct.pack("<IIQQQ", self.descriptor, 0, *places, 0)
+        # Not bpf(): that nothing is there is the usual case for who looks twenty times a second, and no exception.
+        if _libc.syscall(_NUMBER, command, attributes, len(attributes)) >= 0:
+            return 0
+        number = ctypes.get_errno()
+        if number != errno.ENOENT:
+            raise OSError(number, os.strerror(number))
+        return number
