@@ -27,9 +27,11 @@ MAX_RECORDS: Final = 64  # kept of one section; a zone transfer is not copied in
 _HEADER: Final = Struct(">6H")
 _FIXED: Final = Struct(">HHIH")
 _TWO: Final = Struct(">HH")
-# Length, id, then flags with a known opcode and no more than 16 questions: where to look closer.
+# Length, id, then flags with a known opcode, no more than 16 questions and no more records than fit into 64 KiB, but
+# something of either: where to look closer.
 _NEXT: Final = re.compile(
-    rb"(?=[\x00-\xff]{4}[\x00-\x0f\x10-\x17\x20-\x37\x80-\x97\xa0-\xb7][\x00-\xff]\x00[\x00-\x10])"
+    rb"(?=[\x00-\xff]{4}[\x00-\x0f\x10-\x17\x20-\x37\x80-\x97\xa0-\xb7][\x00-\xff](?!\x00{6})\x00[\x00-\x10]"
+    rb"(?:[\x00-\x1f][\x00-\xff]){2}[\x00-\x1f])"
 )
 
 
