@@ -25,8 +25,8 @@ _worst AS (
 SELECT
     'warning' AS severity, 'edge' AS scope_kind, client_name || ' -> ' || server_name AS scope,
     server_name || ' refuses ' || round(100.0 * errors / requests) || ' % of the ' || protocol || ' requests of ' || client_name || ' for '
-        || left(endpoint, 100) || ', mostly with ' || coalesce(status, '?') AS title,
-    errors || ' of ' || requests || ' requests' || coalesce('; most often: ' || left(message, 200), '')
+        || shortened(endpoint, 100) || ', mostly with ' || coalesce(status, '?') AS title,
+    errors || ' of ' || requests || ' requests' || coalesce('; most often: ' || shortened(message, 200), '')
         || CASE WHEN endpoints > 1 THEN '; ' || (endpoints - 1) || ' more endpoints likewise' ELSE '' END
         || '. The server is well; what is asked for is not there, or not allowed, or wrong.' AS summary,
     'select * from logical_request where is_error and error_kind = ''client'' and server_name = ''' || server_name || '''' AS evidence,

@@ -18,7 +18,7 @@ SELECT
     'Transactions of ' || client || ' on ' || server || ' stay open while it does something else: idle p95 '
         || as_ms(quantile_disc(idle_ns, 0.95)) AS title,
     count(*) || ' transactions were open ' || as_ms(quantile_disc(duration_ns, 0.5)) || ' (p50), of it idle '
-        || as_ms(quantile_disc(idle_ns, 0.5)) || '; they had run: ' || coalesce(left(mode(first_write), 120), '?')
+        || as_ms(quantile_disc(idle_ns, 0.5)) || '; they had run: ' || coalesce(shortened(mode(first_write), 120), '?')
         || coalesce('; ' || (sum(waits) FILTER (is_first))::BIGINT || ' statements of others waited for their locks', '') || '.' AS summary,
     'select * from transaction where client = ''' || client || ''' and server = ''' || server || ''' order by idle_ns desc' AS evidence,
     0.9 AS confidence, coalesce(sum(wait_ns) FILTER (is_first), 0)::BIGINT + sum(idle_ns)::BIGINT AS impact_ns,

@@ -16,7 +16,7 @@ SELECT
     CASE WHEN sum(spent_ns) / count(*) >= 20000000 OR median(calls) >= 50 THEN 'critical' ELSE 'warning' END AS severity,
     'endpoint' AS scope_kind, server || ' ' || endpoint AS scope,
     server || ' asks ' || callee || ' ' || median(calls)::BIGINT || ' times for each ' || endpoint || ': '
-        || left(resource, 90) AS title,
+        || shortened(resource, 90) AS title,
     count(*) || ' requests made ' || sum(calls)::BIGINT || ' calls of this one shape (N+1), ' || as_ms((sum(spent_ns) / count(*))::BIGINT)
         || ' in each request; one call for all of them would do.' AS summary,
     'select * from child_call where endpoint = ''' || replace(endpoint, '''', '''''') || ''' and callee = ''' || callee || '''' AS evidence,

@@ -35,7 +35,7 @@ SELECT
         || CASE WHEN max(restarts) > 0 THEN ', ' || max(restarts) || ' restarts' ELSE '' END AS title,
     'Container ' || coalesce(any_value(container), '?')
         || coalesce('; last ended with ' || any_value(last_reason) || ' (' || any_value(last_exit_code) || ')', '')
-        || coalesce('; ' || left(any_value(message), 240), '') || '.' AS summary,
+        || coalesce('; ' || shortened(any_value(message), 240), '') || '.' AS summary,
     'select * from k8s_container where namespace || ''/'' || pod_name = ''' || any_value(pod) || '''' AS evidence,
     0.9 AS confidence, (count(*) * 1000000000)::BIGINT AS impact_ns, NULL::BIGINT AS first_ns, NULL::BIGINT AS last_ns,
     [workload] AS entities, list_append(list(pod), workload) AS explains

@@ -32,7 +32,7 @@ _edge AS (
 SELECT
     'critical' AS severity, 'edge' AS scope_kind, client_name || ' -> ' || server_name AS scope,
     client_name || ' repeats what fails at ' || server_name || ': ' || round(100.0 * retries / requests) || ' % of its ' || protocol
-        || ' requests are retries, ' || round(retries / origins, 1) || ' for each failure (' || status || '): ' || left(what, 90) AS title,
+        || ' requests are retries, ' || round(retries / origins, 1) || ' for each failure (' || status || '): ' || shortened(what, 90) AS title,
     requests || ' requests, of them ' || retries || ' the repetition of one that had failed less than '
         || round(getvariable('retry_ms')) || ' ms before; without them there were ' || (requests - retries)
         || '. The failure is what to mend; retries without growing pauses and without a budget make a load of it.' AS summary,

@@ -30,7 +30,7 @@ SELECT
         || round(100.0 * s.errors / s.requests, 1) || ' % of its ' || s.protocol || ' requests, mostly with '
         || coalesce(s.status, 'no answer') AS title,
     s.errors || ' of ' || s.requests || ' requests failed, ' || CASE WHEN s.clients > 1 THEN 'most' ELSE 'all' END || ' of them asked by '
-        || s.client || coalesce('; most often: ' || left(s.message, 200), '') || '.' AS summary,
+        || s.client || coalesce('; most often: ' || shortened(s.message, 200), '') || '.' AS summary,
     'select * from logical_request where is_error and server_name = ''' || s.server_name || '''' AS evidence,
     CASE WHEN coalesce(s.status, 'no answer') IN ('504', '408', '4', 'no answer') THEN 'timeout' ELSE 'failure' END AS effect,
     0.9 AS confidence, (s.impact_ns + s.errors * 500000000)::BIGINT AS impact_ns, s.first_ns, s.last_ns, [s.server_name] AS entities

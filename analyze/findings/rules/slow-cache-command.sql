@@ -18,7 +18,7 @@ SELECT
     'workload' AS scope_kind, server_name AS scope,
     operation || ' keeps ' || server_name || ' busy: p50 ' || as_ms(p50_ns)
         || CASE WHEN response_bytes >= 1048576 THEN ', answers of up to ' || round(response_bytes / 1048576, 1) || ' MiB' ELSE '' END || ', ' || calls || ' times, by ' || client AS title,
-    'Example: ' || left(example, 120) || ' (largest answer ' || response_bytes || ' bytes). ' || server_name
+    'Example: ' || shortened(example, 120) || ' (largest answer ' || response_bytes || ' bytes). ' || server_name
         || ' serves one command at a time: every other command waits behind it.' AS summary,
     'select * from logical_request where server_name = ''' || server_name || ''' and operation = ''' || operation || '''' AS evidence,
     CASE WHEN from_server THEN 0.95 ELSE 0.7 END AS confidence, total_ns AS impact_ns, first_ns, last_ns,

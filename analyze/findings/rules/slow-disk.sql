@@ -39,7 +39,7 @@ _server AS (
 SELECT
     CASE WHEN s.disk_ns >= 0.5 * s.total_ns THEN 'critical' ELSE 'warning' END AS severity, 'workload' AS scope_kind, s.server_name AS scope,
     s.server_name || ' waits for its disk: ' || s.hits || ' of ' || s.requests || ' requests slept for storage, p95 ' || as_ms(s.p95_ns) AS title,
-    'Most often: ' || left(coalesce(s.what, '?'), 120) || '. Of the time in the server ' || round(100.0 * s.disk_ns / s.total_ns)
+    'Most often: ' || shortened(coalesce(s.what, '?'), 120) || '. Of the time in the server ' || round(100.0 * s.disk_ns / s.total_ns)
         || ' % went into waiting for storage, or for a thread that does.'
         || coalesce(' Device ' || d.device || ' of ' || d.node || ' takes ' || as_ms(d.await_ns::BIGINT) || ' for each of '
             || d.operations || ' operations.', ' The devices themselves answer faster: a limit on the container, or their journal.') AS summary,

@@ -5,7 +5,7 @@ SELECT
     CASE WHEN is_waiting THEN 'notice' WHEN p50_ns >= 1000000 * getvariable('slow_sql_ms') THEN 'critical' ELSE 'warning' END AS severity,
     'statement' AS scope_kind, digest AS scope,
     'Slow SQL on ' || server || ': p95 ' || as_ms(p95_ns) || ', called by ' || callers || ': '
-        || left(regexp_replace(statement_pattern, '\s+', ' ', 'g'), 120)
+        || shortened(regexp_replace(statement_pattern, '\s+', ' ', 'g'), 120)
         || CASE WHEN is_transfer THEN '; nearly all of it is the transfer of ' || round(response_bytes / call_count / 1048576, 1) || ' MiB' || ' each time' ELSE '' END AS title,
     call_count || ' calls took ' || round(total_ns / 1e9, 2) || ' s in all (p50 ' || as_ms(p50_ns) || ', p95 '
         || as_ms(p95_ns) || ', max ' || as_ms(max_ns) || ')'

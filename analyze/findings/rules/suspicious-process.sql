@@ -23,7 +23,7 @@ SELECT
     r.node || '/' || r.pid AS scope,
     'Process ' || r.command || ' (' || r.pid || ')' || coalesce(' in pod ' || k.namespace || '/' || k.name, ' on ' || r.node) || ' '
         || array_to_string(r.reasons, ', ') AS title,
-    'Program ' || coalesce(r.executable, '?') || coalesce(', arguments: ' || left(r.arguments, 200), '') || '.' AS summary,
+    'Program ' || coalesce(r.executable, '?') || coalesce(', arguments: ' || shortened(r.arguments, 200), '') || '.' AS summary,
     'select * from process where pid = ' || r.pid AS evidence, 0.7 AS confidence, 0::BIGINT AS impact_ns, realtime_ns(r.node, r.start_ns) AS first_ns,
     NULL::BIGINT AS last_ns, [r.node] AS entities, []::VARCHAR[] AS explains
 FROM _reason AS r
