@@ -226,15 +226,11 @@ def _roll_up(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
             return [*result, *rest]
         group = [f for f in rest if shared in f["entities"]]
         rest = [f for f in rest if shared not in f["entities"]]
-        first = dict(group[0])
+        first = levels.merged(group)
         first["title"] += f" (and {count - 1} more link{'s' if count > 2 else ''} of {shared})"
         first["summary"] += "".join(f" {f['title']}." for f in group[1:6])
         first["scope_kind"], first["scope"] = "workload", shared
         first["entities"] = [shared, *dict.fromkeys(n for f in group for n in f["entities"] if n != shared)]
-        first["explains"] = [name for f in group for name in f.get("explains") or []]
-        first["impact_ns"] = sum(f["impact_ns"] or 0 for f in group)
-        times = [[f[key] for f in group if f[key] is not None] for key in ("first_ns", "last_ns")]
-        first["first_ns"], first["last_ns"] = min(times[0], default=None), max(times[1], default=None)
         result.append(first)
     return result
 

@@ -129,19 +129,23 @@ def _share(finding: Finding, level: Level) -> float:
     return sum(pair in level.links for pair in pairs) / len(pairs) if pairs else 0.0
 
 
-def _one_of(mine: list[Finding], level: Level) -> Finding:
-    """The worst of them, with the level as its scope and the others in its summary."""
-    worst = min(mine, key=lambda f: (f["severity"] != "critical", -(f["impact_ns"] or 0)))
-    first = dict(worst)
-    first["title"] = f"{level.place} {worst['what']} ({len(mine)} links of workloads are hit)"
-    first["summary"] = f"Worst: {worst['title']}. {worst['summary']}" + "".join(
-        f" {f['title']}." for f in mine[:6] if f is not worst
-    )
-    first["scope_kind"], first["scope"], first["entities"] = level.kind, " <-> ".join(level.names), level.names
+def merged(mine: list[Finding]) -> Finding:
+    """A copy of the first, with the cost, the times and what is explained of all."""
+    first = dict(mine[0])
     first["explains"] = [name for f in mine for name in f.get("explains") or []]
     first["impact_ns"] = sum(f["impact_ns"] or 0 for f in mine)
     for key, choose in (("first_ns", min), ("last_ns", max)):
         first[key] = choose((f[key] for f in mine if f[key] is not None), default=None)
+    return first
+
+
+def _one_of(mine: list[Finding], level: Level) -> Finding:
+    """The worst of them, with the level as its scope and the others in its summary."""
+    worst, *others = sorted(mine, key=lambda f: (f["severity"] != "critical", -(f["impact_ns"] or 0)))
+    first = merged([worst, *others])
+    first["title"] = f"{level.place} {worst['what']} ({len(mine)} links of workloads are hit)"
+    first["summary"] = f"Worst: {worst['title']}. {worst['summary']}" + "".join(f" {f['title']}." for f in others[:5])
+    first["scope_kind"], first["scope"], first["entities"] = level.kind, " <-> ".join(level.names), level.names
     return first
 
 
